@@ -1,0 +1,38 @@
+"""Tests run stricter than users do: ranks and dtypes never promote by themselves, types are checked."""
+
+from collections.abc import Iterator
+
+import jaxtyping
+
+# Before anything of seqjax is imported: beartype checks every jaxtyping annotation in it.
+_hook = jaxtyping.install_import_hook("seqjax", "beartype.beartype")
+
+import jax  # noqa: E402 - the hook above must come first
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion() -> Iterator[None]:
+    """Strict promotion of dtypes and ranks; a test that calls optax asks for `standard_promotion`."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
+def standard_promotion(strict_promotion: None) -> Iterator[None]:
+    """As users run: optax's optimizers mix dtypes and ranks."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision, for finite differences and identities to rounding."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """One fixed random key."""
+    return jax.random.key(0)

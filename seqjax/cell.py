@@ -1,0 +1,186 @@
+"""The contract: a recurrent cell is one pure function, `step(params, state, x) -> (state, y)`.
+
+Everything else (how a cell is run over time, differentiated, looked at, trained) is a separate layer
+over this file. `Cell` is the contract; `GatedCell` and `Layered` are promises that unlock faster or
+more general ways to run.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import jax
+from jaxtyping import Array
+
+from seqjax.arithmetic import matmul
+from seqjax.plan import Plan
+
+Params: TypeAlias = Any
+"""A pytree of real arrays with named fields, made by `Cell.init`."""
+
+State: TypeAlias = Any
+"""A pytree of arrays with named fields, made by `Cell.initial_state`; every leaf is [*batch, ...]."""
+
+Mixing: TypeAlias = Literal["elementwise", "heads", "dense"]
+
+
+class Cell(abc.ABC):
+    """A recurrent cell: hyperparameters and pure functions, no arrays.
+
+    Concrete cells are frozen dataclasses: hashable and comparable, so that a cell is a static
+    argument under `jax.jit` and equal cells never compile twice. `features` is the size of y: a field
+    of a leaf, a property of a wrapper.
+
+    A cell of one's own needs `init`, `initial_state` and `step`:
+
+    >>> import dataclasses, jax, jax.numpy as jnp, seqjax as sj
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class LeakySum(sj.Cell):
+    ...     features: int
+    ...     def init(self, key, in_features):
+    ...         return jax.random.normal(key, (in_features, self.features))
+    ...     def initial_state(self, params, batch_shape=(), *, key=None):
+    ...         return jnp.zeros((*batch_shape, self.features))
+    ...     def step(self, params, state, x):
+    ...         state = 0.9 * state + x @ params
+    ...         return state, state
+    >>> cell = LeakySum(features=3)
+    >>> params = cell.init(jax.random.key(0), in_features=2)
+    >>> state, ys = sj.unroll(cell, params, jnp.ones((5, 2)))
+    >>> ys.shape
+    (5, 3)
+    """
+
+    features: Any  # an int: a field of a leaf, a property of a wrapper (a type that admits both)
+
+    @abc.abstractmethod
+    def init(self, key: Array, in_features: int) -> Params:
+        """Parameters for inputs of `in_features`, drawn with `key`. All leaves are real."""
+
+    @abc.abstractmethod
+    def initial_state(
+        self, params: Params, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
+    ) -> State:
+        """The state before the first step; every leaf leads with `batch_shape`.
+
+        `key` draws the noise that the state holds; a cell without noise ignores it.
+        """
+
+    @abc.abstractmethod
+    def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
+        """One step. x: [*batch, in_features], y: [*batch, features].
+
+        The state comes back with exactly the structure, shapes and dtypes that it had.
+        """
+
+    def redraw(self, state: State, key: Array) -> State:
+        """New noise, same memory.
+
+        Leaves that are memory are returned as they came, the very same objects: what `redraw`
+        replaces is what the library takes for noise. A cell without noise returns `state`.
+        """
+        return state
+
+    def deterministic(self) -> "Cell":
+        """The cell for evaluation: same params, same state structure, no noise."""
+        return self
+
+    @property
+    def mixing(self) -> Mixing:
+        """The structure of ∂s_t/∂s_{t-1}: elementwise, block-diagonal by heads, or dense."""
+        return "dense"
+
+    def gated(self) -> "GatedCell | None":
+        """The cell as a gated one with the same params and states, where it is one."""
+        return None
+
+
+class GatedCell(Cell):
+    """An affine recurrence followed by a rule on each row.
+
+    z_t = project(params, x_t)
+    r_t = recurrent_input(s_{t-1}) @ recurrent_kernel(params)
+    s_t, y_t = gate(gate_params(params), z_t, r_t, s_{t-1})
+
+    `gate` never mixes rows of the batch nor multiplies by a matrix. `project` does not see the state,
+    so it can run for many steps at once; a backward pass can emit only the gradients with respect to
+    z and r and leave all weight gradients to matmuls after the loop.
+    """
+
+    @abc.abstractmethod
+    def project(self, params: Params, x: Array) -> Array:
+        """z: [*any, in_features] -> [*any, gates · features], biases included."""
+
+    @abc.abstractmethod
+    def recurrent_input(self, state: State) -> Array:
+        """What the recurrent kernel multiplies: [*batch, rows]."""
+
+    @abc.abstractmethod
+    def recurrent_kernel(self, params: Params) -> Array:
+        """The recurrent matrix [rows, gates · features], in the dtype that r is computed in."""
+
+    def gate_params(self, params: Params) -> Params:
+        """The few weights that `gate` uses directly; the only ones whose gradient a loop must sum."""
+        return ()
+
+    @abc.abstractmethod
+    def gate(self, gate_params: Params, z: Array, r: Array, state: State) -> tuple[State, Array]:
+        """The rule on each row: (state, y) from z, r and the state before."""
+
+    def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
+        """One step, composed from the four parts above."""
+        z = self.project(params, x)
+        kernel = self.recurrent_kernel(params)
+        r = matmul(self.recurrent_input(state), kernel, kernel.dtype)
+        return self.gate(self.gate_params(params), z, r, state)
+
+    def gated(self) -> "GatedCell":
+        """Itself."""
+        return self
+
+
+Run: TypeAlias = Callable[[Cell, Params, State, Array, Plan], tuple[State, Array]]
+"""Runs one inner cell through all time with the engine it can have; the driver hands it in."""
+
+
+class Layered(Cell):
+    """A cell made of cells that goes through all time one layer at a time.
+
+    Each inner cell so has the engine it can have. `step` goes through all layers at one time, for
+    streaming; both give the same values.
+    """
+
+    @abc.abstractmethod
+    def unroll_with(
+        self, run: Run, params: Params, state: State, xs: Array, plan: Plan
+    ) -> tuple[State, Array]:
+        """All of `xs` [time, *batch, in_features] through all layers.
+
+        `run` takes an inner cell with its own params and state, and the plan as that cell sees it:
+        `plan.of(lambda state: state.cell)` selects its part.
+        """
+
+
+def as_gated(cell: Cell) -> GatedCell | None:
+    """The cell as a `GatedCell` with the same params and states, or None where it is not one.
+
+    An engine asks by instance, not by class: a wrapper around an LSTM can be gated where the same
+    wrapper around a user's cell is not.
+    """
+    return cell.gated()
+
+
+def noise_only(cell: Cell, state: State) -> State:
+    """`state` with True at the leaves that hold noise and False at those that hold memory.
+
+    What `redraw` returns as it came is memory. This is traced and never computed.
+    """
+    leaves, structure = jax.tree.flatten(state)
+    is_noise: list[bool] = []
+
+    def probe(leaves: list[Array], key: Array) -> None:
+        redrawn = jax.tree.leaves(cell.redraw(jax.tree.unflatten(structure, leaves), key))
+        is_noise.extend(new is not old for new, old in zip(redrawn, leaves, strict=True))
+
+    jax.eval_shape(probe, leaves, jax.eval_shape(lambda: jax.random.key(0)))
+    return jax.tree.unflatten(structure, is_noise)

@@ -1,0 +1,115 @@
+"""Gated recurrent unit, in the form whose reset follows the recurrent matmul (cuDNN, PyTorch)."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from seqjax import checks
+from seqjax.arithmetic import accumulator, add_vector, compute_dtype, matmul
+from seqjax.cell import GatedCell
+from seqjax.initializers import (
+    Initializer,
+    check_initializer,
+    draw,
+    draw_gates,
+)
+
+
+class GRUParams(NamedTuple):
+    """W, U and b, packed in the order r, z, n, and the inner bias c_n."""
+
+    input_kernel: Float[Array, "in_features 3*features"]
+    recurrent_kernel: Float[Array, "features 3*features"]
+    bias: Float[Array, " 3*features"]
+    inner_bias: Float[Array, " features"]
+
+
+class GRUState(NamedTuple):
+    """The hidden state, at least float32."""
+
+    h: Float[Array, "*batch features"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GRU(GatedCell):
+    """r_t = σ(W_r x_t + U_r h_{t-1} + b_r)
+    z_t = σ(W_z x_t + U_z h_{t-1} + b_z)
+    n_t = tanh(W_n x_t + b_n + r_t ⊙ (U_n h_{t-1} + c_n))
+    h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}
+    y_t = h_t
+
+    Packed kernels: W [in_features, 3 · features], U [features, 3 · features], b [3 · features],
+    and the inner bias c_n [features]. The reset gate acts after the recurrent matmul.
+
+    Raises a ValueError for features below 1 and for an unknown initialiser.
+    References: Cho et al. 2014; the reset after the matmul: Appleyard, Kočiský, Blunsom 2016.
+    """
+
+    features: int
+    input_init: Initializer | str = "glorot"
+    recurrent_init: Initializer | str = "orthogonal"
+    bias_init: Initializer | str = "zeros"
+    param_dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse hyperparameters that make no cell."""
+        checks.positive("GRU: features", self.features)
+        check_initializer("GRU: input_init", self.input_init)
+        check_initializer("GRU: recurrent_init", self.recurrent_init)
+        check_initializer("GRU: bias_init", self.bias_init)
+
+    def init(self, key: Array, in_features: int) -> GRUParams:
+        """Each gate's W, U and b by its own draw; c_n like b."""
+        input_key, recurrent_key, bias_key, inner_key = jax.random.split(key, 4)
+        size, dtype = self.features, self.param_dtype
+        # Packed order r, z, n, as PyTorch has it, so that its weights import unpermuted.
+        return GRUParams(
+            input_kernel=draw_gates((self.input_init,) * 3, input_key, (in_features, size), dtype),
+            recurrent_kernel=draw_gates(
+                (self.recurrent_init,) * 3, recurrent_key, (size, size), dtype
+            ),
+            bias=draw_gates((self.bias_init,) * 3, bias_key, (size,), dtype),
+            inner_bias=draw(self.bias_init, inner_key, (size,), dtype),
+        )
+
+    def initial_state(
+        self, params: GRUParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
+    ) -> GRUState:
+        """h_0 = 0."""
+        dtype = compute_dtype(self.dtype, self.param_dtype)
+        return GRUState(h=jnp.zeros((*batch_shape, self.features), accumulator(dtype)))
+
+    def project(self, params: GRUParams, x: Array) -> Array:
+        """W x_t + b, for all three gates."""
+        checks.trailing("GRU: x", x, params.input_kernel.shape[0])
+        dtype = compute_dtype(self.dtype, self.param_dtype)
+        return add_vector(matmul(x, params.input_kernel, dtype), params.bias)
+
+    def recurrent_input(self, state: GRUState) -> Array:
+        """h_{t-1}."""
+        return state.h
+
+    def recurrent_kernel(self, params: GRUParams) -> Array:
+        """U."""
+        return params.recurrent_kernel.astype(compute_dtype(self.dtype, self.param_dtype))
+
+    def gate_params(self, params: GRUParams) -> Array:
+        """c_n: the only weight that enters between the two matmuls and the gates."""
+        return params.inner_bias
+
+    def gate(
+        self, gate_params: Array, z: Array, r: Array, state: GRUState
+    ) -> tuple[GRUState, Array]:
+        """h_t from the two packed halves, which meet only inside the gates."""
+        input_r, input_z, input_n = jnp.split(z, 3, axis=-1)
+        recurrent_r, recurrent_z, recurrent_n = jnp.split(r, 3, axis=-1)
+        reset = jax.nn.sigmoid(input_r + recurrent_r)
+        update = jax.nn.sigmoid(input_z + recurrent_z)
+        candidate = jnp.tanh(input_n + reset * add_vector(recurrent_n, gate_params))
+        h = (1 - update) * candidate + update * state.h
+        return GRUState(h), h.astype(compute_dtype(self.dtype, self.param_dtype))

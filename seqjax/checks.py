@@ -1,0 +1,72 @@
+"""Refusals: each check raises a ValueError that names the argument, what was expected and what came.
+
+Shapes are static under `jax.jit`, so a check runs once, while tracing, and costs nothing at run time.
+"""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import jax
+
+
+def positive(name: str, value: int) -> None:
+    """`value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+
+
+def fraction(name: str, value: float) -> None:
+    """`value` is a rate in [0, 1): the share that is dropped, never the share that is kept."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a rate in [0, 1), got {value!r}")
+
+
+def finite_positive(name: str, value: float) -> None:
+    """`value` is a finite number above zero."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value < math.inf  # NaN fails both comparisons
+    ):
+        raise ValueError(f"{name}: expected a positive number, got {value!r}")
+
+
+def one_of(name: str, value: Any, known: Collection[Any]) -> None:
+    """`value` is one of the `known` names."""
+    if value not in known:
+        names = ", ".join(repr(k) for k in known)
+        raise ValueError(f"{name}: expected one of {names}, got {value!r}")
+
+
+def trailing(name: str, x: jax.Array, expected: int) -> None:
+    """The last axis of `x` has `expected` entries."""
+    if x.ndim == 0 or x.shape[-1] != expected:
+        raise ValueError(
+            f"{name} has shape {x.shape}; expected [*batch, {expected}], "
+            f"as the parameters were made for {expected} features"
+        )
+
+
+def same_tree(name: str, came: Any, expected: Any, source: str) -> None:
+    """`came` has the structure, shapes and dtypes of `expected`, which `source` made."""
+    if jax.tree.structure(came) != jax.tree.structure(expected):
+        raise ValueError(
+            f"{name} has structure {jax.tree.structure(came)}; "
+            f"expected {jax.tree.structure(expected)}, as {source} gives it"
+        )
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(came), jax.tree.leaves(expected), strict=True
+    ):
+        if (jax.numpy.shape(a), jax.numpy.result_type(a)) != (b.shape, b.dtype):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} is "
+                f"{jax.numpy.result_type(a)}{list(jax.numpy.shape(a))}; "
+                f"expected {b.dtype}{list(b.shape)}, as {source} gives it"
+            )
+
+
+def instance(name: str, value: Any, kind: type) -> None:
+    """`value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name}: expected a {kind.__name__}, got {value!r}")

@@ -1,0 +1,1 @@
+"""What is minimised: masked losses, all per real token."""

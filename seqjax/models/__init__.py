@@ -1,0 +1,1 @@
+"""Models: pure init and apply pairs over any cell."""

@@ -1,0 +1,75 @@
+"""`explain`: which engine runs for each layer of a cell, and why."""
+
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array, Shaped
+
+from seqjax.cell import Cell, Layered, Params, State, as_gated
+from seqjax.plan import Plan
+from seqjax.unroll import driver
+
+
+class LayerExplanation(NamedTuple):
+    """One leaf cell of a run: what it is, what it promises, the engine that it has and why."""
+
+    cell: Cell
+    gated: bool
+    mixing: str
+    engine: str
+    reason: str
+
+
+class Explanation(NamedTuple):
+    """What `unroll` would do; prints as a table."""
+
+    layers: tuple[LayerExplanation, ...]
+
+    def __str__(self) -> str:
+        """One line for each leaf cell, in the order in which they run."""
+        return "\n".join(
+            f"{number}. {layer.cell!r}\n"
+            f"   {'gated' if layer.gated else 'not gated'}, mixing {layer.mixing}; "
+            f"engine {layer.engine}: {layer.reason}"
+            for number, layer in enumerate(self.layers, start=1)
+        )
+
+
+def explain(
+    cell: Cell,
+    params: Params,
+    xs: Shaped[Array, "..."] | jax.ShapeDtypeStruct,
+    *,
+    engine: str = "auto",
+    remat: str | int | None = "auto",
+) -> Explanation:
+    """Which engine `sj.unroll(cell, params, xs, engine=..., remat=...)` runs, and why.
+
+    Nothing is computed: `params` and `xs` may be shapes (`jax.ShapeDtypeStruct`).
+
+    >>> import jax, seqjax as sj
+    >>> cell = sj.Stack((sj.LSTM(8), sj.Dropout(sj.GRU(8), rate=0.1)))
+    >>> params = cell.init(jax.random.key(0), in_features=4)
+    >>> xs = jax.ShapeDtypeStruct((20, 3, 4), "float32")
+    >>> [layer.engine for layer in sj.explain(cell, params, xs).layers]
+    ['scan', 'scan']
+    """
+    driver.check_static(cell, engine, remat)
+    layers: list[LayerExplanation] = []
+
+    def record(
+        cell: Cell, params: Params, state: State, xs: Array, plan: Plan
+    ) -> tuple[State, Array]:
+        if isinstance(cell, Layered):
+            return cell.unroll_with(record, params, state, xs, plan)
+        choice = driver.choose(cell, engine)
+        layers.append(LayerExplanation(cell, as_gated(cell) is not None, cell.mixing, *choice))
+        return driver.run_cell(cell, params, state, xs, plan, engine=engine)
+
+    def trace(params: Params, xs: Array) -> tuple[State, Array]:
+        batch_shape = driver.check_shapes(xs, None, None)
+        state = cell.initial_state(params, batch_shape, key=jax.random.key(0))
+        return record(cell, params, state, xs, Plan(None, None, None, False))
+
+    jax.eval_shape(trace, params, xs)
+    return Explanation(tuple(layers))

@@ -1,0 +1,23 @@
+"""The plain scan: one `lax.scan` over the cell's own step. Every other engine must agree with it."""
+
+from jax import lax
+from jaxtyping import Array
+
+from seqjax.cell import Cell, Params, State
+from seqjax.plan import Plan
+
+
+def scan(cell: Cell, params: Params, state: State, xs: Array, plan: Plan) -> tuple[State, Array]:
+    """s_t, y_t = step(params, s_{t-1}, x_t) for t in the order of the plan.
+
+    xs: [time, *batch, in_features] -> ys: [time, *batch, features].
+    Time O(T), memory under reverse mode O(T) times what one step keeps.
+    """
+
+    def body(state, inputs):
+        x, real, cut = inputs
+        state = plan.restart(cut, state)
+        after, y = cell.step(params, state, x)
+        return plan.hold(real, after, state), y
+
+    return lax.scan(body, state, (xs, plan.real, plan.cuts()), reverse=plan.reverse)

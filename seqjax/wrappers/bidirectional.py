@@ -1,0 +1,107 @@
+"""Both directions: one cell reads the sequence forward, another backward."""
+
+import dataclasses
+from typing import NamedTuple, NoReturn
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from seqjax import checks
+from seqjax.cell import Cell, Layered, Params, Run, State
+from seqjax.plan import Plan
+
+
+class BidirectionalParams(NamedTuple):
+    """The params of the two directions."""
+
+    forward: Params
+    backward: Params
+
+
+class BidirectionalState(NamedTuple):
+    """The states of the two directions."""
+
+    forward: State
+    backward: State
+
+
+@dataclasses.dataclass(frozen=True)
+class Bidirectional(Layered):
+    """y_t = [y→_t, y←_t]: `forward` reads x_1 … x_t, `backward` reads x_T … x_t.
+
+    features = forward.features + backward.features. With lengths each sequence turns at its own
+    last step; with resets no direction crosses a cut. Walked in reverse, the two change places in
+    time but not in y. There is no `step`: y_t needs inputs that come after t.
+
+    Reference: Schuster, Paliwal 1997, "Bidirectional recurrent neural networks".
+    """
+
+    forward: Cell
+    backward: Cell
+
+    def __post_init__(self) -> None:
+        """Refuse what is no cell."""
+        checks.instance("Bidirectional: forward", self.forward, Cell)
+        checks.instance("Bidirectional: backward", self.backward, Cell)
+
+    @property
+    def features(self) -> int:
+        """Those of both directions together."""
+        return self.forward.features + self.backward.features
+
+    def init(self, key: Array, in_features: int) -> BidirectionalParams:
+        """Each direction's params by its own key."""
+        forward_key, backward_key = jax.random.split(key)
+        return BidirectionalParams(
+            self.forward.init(forward_key, in_features),
+            self.backward.init(backward_key, in_features),
+        )
+
+    def initial_state(
+        self,
+        params: BidirectionalParams,
+        batch_shape: tuple[int, ...] = (),
+        *,
+        key: Array | None = None,
+    ) -> BidirectionalState:
+        """Each direction's initial state: before the first step, and after the last."""
+        forward_key, backward_key = (None, None) if key is None else jax.random.split(key)
+        return BidirectionalState(
+            self.forward.initial_state(params.forward, batch_shape, key=forward_key),
+            self.backward.initial_state(params.backward, batch_shape, key=backward_key),
+        )
+
+    def step(self, params: BidirectionalParams, state: BidirectionalState, x: Array) -> NoReturn:
+        """Refused: one step at a time there is no future to read."""
+        raise ValueError(
+            "Bidirectional.step: y_t needs the inputs after t, so there is no step; "
+            "run whole sequences with sj.unroll"
+        )
+
+    def unroll_with(
+        self,
+        run: Run,
+        params: BidirectionalParams,
+        state: BidirectionalState,
+        xs: Array,
+        plan: Plan,
+    ) -> tuple[BidirectionalState, Array]:
+        """Both directions over all time, outputs side by side."""
+        forward_plan = plan.of(lambda s: s.forward)
+        backward_plan = plan.of(lambda s: s.backward).reversed()
+        forward, ys = run(self.forward, params.forward, state.forward, xs, forward_plan)
+        backward, zs = run(self.backward, params.backward, state.backward, xs, backward_plan)
+        return BidirectionalState(forward, backward), jnp.concatenate([ys, zs], axis=-1)
+
+    def redraw(self, state: BidirectionalState, key: Array) -> BidirectionalState:
+        """New noise in each direction."""
+        forward_key, backward_key = jax.random.split(key)
+        return BidirectionalState(
+            self.forward.redraw(state.forward, forward_key),
+            self.backward.redraw(state.backward, backward_key),
+        )
+
+    def deterministic(self) -> "Bidirectional":
+        """Each direction for evaluation."""
+        return Bidirectional(self.forward.deterministic(), self.backward.deterministic())

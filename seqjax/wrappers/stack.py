@@ -1,0 +1,100 @@
+"""Several layers, each fed with the outputs of the one before."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+from jaxtyping import Array
+
+from seqjax.cell import Cell, Layered, Params, Run, State
+from seqjax.plan import Plan
+
+
+class StackParams(NamedTuple):
+    """The params of each layer."""
+
+    layers: tuple[Params, ...]
+
+
+class StackState(NamedTuple):
+    """The state of each layer."""
+
+    layers: tuple[State, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack(Layered):
+    """y⁽¹⁾_t = cell₁(x_t), y⁽ˡ⁾_t = cell_l(y⁽ˡ⁻¹⁾_t); the output is that of the last layer.
+
+    cells: a tuple of at least one cell, the first nearest to the input. Widths may differ.
+
+    Raises a ValueError for an empty or unhashable sequence of cells.
+    """
+
+    cells: tuple[Cell, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what is no tuple of cells."""
+        if not isinstance(self.cells, tuple) or not self.cells:
+            raise ValueError(
+                f"Stack: cells is {self.cells!r}; expected a tuple of at least one cell"
+            )
+        for cell in self.cells:
+            if not isinstance(cell, Cell):
+                raise ValueError(f"Stack: cells holds {cell!r}; expected only seqjax cells")
+
+    @property
+    def features(self) -> int:
+        """The features of the last layer."""
+        return self.cells[-1].features
+
+    def init(self, key: Array, in_features: int) -> StackParams:
+        """Each layer's params by its own key."""
+        keys = jax.random.split(key, len(self.cells))
+        sizes = (in_features, *(cell.features for cell in self.cells[:-1]))
+        return StackParams(
+            tuple(cell.init(k, size) for cell, k, size in zip(self.cells, keys, sizes, strict=True))
+        )
+
+    def initial_state(
+        self, params: StackParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
+    ) -> StackState:
+        """Each layer's initial state."""
+        keys = [None] * len(self.cells) if key is None else jax.random.split(key, len(self.cells))
+        return StackState(
+            tuple(
+                cell.initial_state(p, batch_shape, key=k)
+                for cell, p, k in zip(self.cells, params.layers, keys, strict=True)
+            )
+        )
+
+    def step(self, params: StackParams, state: StackState, x: Array) -> tuple[StackState, Array]:
+        """All layers at one time."""
+        states = []
+        for cell, p, s in zip(self.cells, params.layers, state.layers, strict=True):
+            s, x = cell.step(p, s, x)
+            states.append(s)
+        return StackState(tuple(states)), x
+
+    def unroll_with(
+        self, run: Run, params: StackParams, state: StackState, xs: Array, plan: Plan
+    ) -> tuple[StackState, Array]:
+        """All time, one layer at a time."""
+        states = []
+        for i, cell in enumerate(self.cells):
+            s, xs = run(
+                cell, params.layers[i], state.layers[i], xs, plan.of(lambda s, i=i: s.layers[i])
+            )
+            states.append(s)
+        return StackState(tuple(states)), xs
+
+    def redraw(self, state: StackState, key: Array) -> StackState:
+        """New noise in each layer."""
+        keys = jax.random.split(key, len(self.cells))
+        return StackState(
+            tuple(c.redraw(s, k) for c, s, k in zip(self.cells, state.layers, keys, strict=True))
+        )
+
+    def deterministic(self) -> "Stack":
+        """Each layer for evaluation."""
+        return Stack(tuple(cell.deterministic() for cell in self.cells))
