@@ -4,6 +4,14 @@ A recurrent cell is one pure function, `step(params, state, x) -> (state, y)`. H
 time, differentiated, trained and looked at are separate layers over that one contract.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from seqjax import data as data
+from seqjax import initializers as initializers
+from seqjax import losses as losses
+from seqjax import models as models
+from seqjax import optim as optim
 from seqjax.cell import Cell as Cell
 from seqjax.cell import GatedCell as GatedCell
 from seqjax.cell import Layered as Layered
@@ -13,6 +21,11 @@ from seqjax.cells import IRNN as IRNN
 from seqjax.cells import LSTM as LSTM
 from seqjax.cells import Elman as Elman
 from seqjax.cells import PreActivationRNN as PreActivationRNN
+from seqjax.generate import generate as generate
+from seqjax.generate import score as score
+from seqjax.generate import stream as stream
+from seqjax.gradients import bptt as bptt
+from seqjax.gradients import tbptt as tbptt
 from seqjax.summary import summary as summary
 from seqjax.unroll import explain as explain
 from seqjax.unroll import unroll as unroll
@@ -22,4 +35,14 @@ from seqjax.wrappers import Dropout as Dropout
 from seqjax.wrappers import Residual as Residual
 from seqjax.wrappers import Stack as Stack
 
+if TYPE_CHECKING:
+    from seqjax import training as training
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`seqjax.training` on first use: it needs orbax and rich, which `seqjax[train]` installs."""
+    if name == "training":
+        return importlib.import_module("seqjax.training")
+    raise AttributeError(f"module 'seqjax' has no attribute {name!r}")

@@ -42,7 +42,7 @@ class Constant(Initializer):
 class Normal(Initializer):
     """Entries from N(0, `stddev`²)."""
 
-    stddev: float = 0.01
+    stddev: float = 1.0
 
     def __call__(self, key: Array, shape: Sequence[int], dtype: DTypeLike) -> Array:
         """Independent Gaussian entries."""

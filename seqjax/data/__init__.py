@@ -1,1 +1,17 @@
 """From text to arrays: tokenizers, lanes, splits."""
+
+from seqjax.data.byte_level import ByteTokenizer as ByteTokenizer
+from seqjax.data.characters import CharTokenizer as CharTokenizer
+from seqjax.data.lanes import Batch as Batch
+from seqjax.data.lanes import Windows as Windows
+from seqjax.data.lanes import lanes as lanes
+from seqjax.data.lanes import passes as passes
+from seqjax.data.loading import load_tokenizer as load_tokenizer
+from seqjax.data.subwords import BPETokenizer as BPETokenizer
+from seqjax.data.text import read_bytes as read_bytes
+from seqjax.data.text import read_text as read_text
+from seqjax.data.text import shakespeare as shakespeare
+from seqjax.data.text import split as split
+from seqjax.data.tokenizer import Stream as Stream
+from seqjax.data.tokenizer import Tokenizer as Tokenizer
+from seqjax.data.words import WordTokenizer as WordTokenizer

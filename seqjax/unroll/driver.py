@@ -154,6 +154,7 @@ def make_plan(
     if lengths is not None:
         steps = jnp.arange(time).reshape(time, *(1,) * len(batch_shape))
         shape = (time, *batch_shape)
+        lengths = lengths.astype(steps.dtype)  # int32 lengths under x64: strict promotion refuses
         real = jnp.broadcast_to(steps, shape) < jnp.broadcast_to(lengths[None], shape)
     if resets is not None:
         resets = resets if real is None else resets & real

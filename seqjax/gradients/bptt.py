@@ -1,0 +1,68 @@
+"""Backpropagation through time: the gradient over all the steps of a batch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from seqjax.losses import Mean
+
+Metrics: TypeAlias = dict[str, Mean]
+
+
+class Loss(Protocol):
+    """The one signature that everything which trains takes.
+
+    `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`
+
+    carry: the recurrent state that crosses windows, or None. It enters as data and leaves as an
+        auxiliary output, so no gradient reaches past the window that it enters.
+    batch: any pytree; for `tbptt` every leaf is [time, ...].
+    key: the randomness of this call, or None for evaluation.
+    metrics: named `sj.losses.Mean`s, which add up exactly over windows and batches.
+    """
+
+    def __call__(
+        self, params: Any, carry: Any, batch: Any, key: Array | None, /
+    ) -> tuple[Float[Array, ""], tuple[Any, Metrics]]:
+        """The scalar to minimise, the carry for the next window, and what to report."""
+        ...
+
+
+class Gradient(NamedTuple):
+    """What a gradient method gives: `grads` is shaped like params, for any optax chain."""
+
+    grads: Any
+    carry: Any
+    metrics: Metrics
+
+
+GradientFn: TypeAlias = Callable[[Any, Any, Any, Array | None], Gradient]
+
+
+def bptt(loss: Loss) -> GradientFn:
+    """∂L/∂θ = Σ_t Σ_{k≤t} ∂L_t/∂s_t · (∏_{j=k+1..t} ∂s_j/∂s_{j-1}) · ∂⁺s_k/∂θ
+
+    The sum runs over all steps of the batch; the carry that comes in is held constant.
+    Gives `gradient(params, carry, batch, key) -> Gradient`. Its metrics are those of the loss and,
+    where the loss reports none of that name, "loss": its scalar, counted once.
+
+    Time and memory O(T). References: Werbos 1990; Rumelhart, Hinton, Williams 1986.
+
+    >>> import jax.numpy as jnp
+    >>> def loss(params, carry, batch, key):
+    ...     return jnp.sum(params * batch), (carry, {})
+    >>> gradient = bptt(loss)(jnp.array(2.0), None, jnp.array([1.0, 3.0]), None)
+    >>> float(gradient.grads), float(gradient.metrics["loss"].value)
+    (4.0, 8.0)
+    """
+
+    def gradient(params: Any, carry: Any, batch: Any, key: Array | None) -> Gradient:
+        (value, (carry, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(
+            params, carry, batch, key
+        )
+        return Gradient(grads, carry, {"loss": Mean(value, jnp.ones_like(value)), **metrics})
+
+    return gradient

@@ -1,0 +1,176 @@
+"""A recurrent language model: embedding, any cell, readout."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Shaped
+
+from seqjax import checks, losses
+from seqjax.arithmetic import add_vector, compute_dtype, matmul, scale_kept
+from seqjax.cell import Cell, Params, State
+from seqjax.data import Batch
+from seqjax.gradients import Metrics
+from seqjax.initializers import Initializer, Normal, check_initializer, draw
+from seqjax.unroll import unroll
+
+
+class LanguageModelParams(NamedTuple):
+    """Embedding E, the params of the cell, and the readout; no kernel where it is tied to E."""
+
+    embedding: Float[Array, "vocabulary embedding"]
+    cell: Params
+    readout_kernel: Float[Array, "features vocabulary"] | None
+    readout_bias: Float[Array, " vocabulary"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """x_t = E[token_t]
+    s_t, y_t = cell(s_{t-1}, x_t)
+    p(token_{t+1} | token_1 … token_t) = softmax(y_t V + b)
+
+    vocabulary: the number of tokens; cell: any cell, a stack or residual one included.
+    embedding: the width of x. tied: V = Eᵀ (Press, Wolf 2017), where embedding = cell.features.
+    embedding_init: None draws E from N(0, 1), so that a token moves the cell more than the recurrence
+        does (small embeddings leave an untrained LSTM in attractors of its own), and from
+        N(0, 1 / embedding) where E is the readout too.
+    dropout: the rate at which entries of x and of y are dropped, anew at every step, while a key is
+        given (Zaremba, Sutskever, Vinyals 2014). A cell's own noise, such as `sj.Dropout`, is drawn
+        by the same key, once for each window.
+
+    A pure pair of `init` and `apply`; `loss` has the one training signature, and `step` is what
+    generation needs. Without a key a model is deterministic, as in evaluation.
+
+    Raises a ValueError for sizes below 1, a rate outside [0, 1), and a tied readout of another width.
+    Reference: Mikolov et al. 2010, "Recurrent neural network based language model".
+
+    >>> import jax, seqjax as sj
+    >>> model = LanguageModel(vocabulary=65, cell=sj.LSTM(32), embedding=16)
+    >>> params = model.init(jax.random.key(0))
+    >>> state, logits = model.apply(params, model.initial_state(params), jax.numpy.arange(9))
+    >>> logits.shape
+    (9, 65)
+    """
+
+    vocabulary: int
+    cell: Cell
+    embedding: int
+    dropout: float = 0.0
+    tied: bool = False
+    embedding_init: Initializer | str | None = None
+    readout_init: Initializer | str = "glorot"
+    param_dtype: DTypeLike = jnp.float32
+    dtype: DTypeLike | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse hyperparameters that make no model."""
+        checks.positive("LanguageModel: vocabulary", self.vocabulary)
+        checks.positive("LanguageModel: embedding", self.embedding)
+        checks.instance("LanguageModel: cell", self.cell, Cell)
+        checks.fraction("LanguageModel: dropout", self.dropout)
+        if self.embedding_init is not None:
+            check_initializer("LanguageModel: embedding_init", self.embedding_init)
+        check_initializer("LanguageModel: readout_init", self.readout_init)
+        if self.tied and self.embedding != self.cell.features:
+            raise ValueError(
+                f"LanguageModel: tied needs embedding equal to the features of the cell, "
+                f"got {self.embedding} and {self.cell.features}"
+            )
+
+    def init(self, key: Array) -> LanguageModelParams:
+        """E by `embedding_init`, the cell's params by the cell, V by `readout_init`, b = 0."""
+        embedding_key, cell_key, readout_key = jax.random.split(key, 3)
+        size, dtype = self.vocabulary, self.param_dtype
+        embedding_init = self.embedding_init
+        if embedding_init is None:
+            embedding_init = Normal(self.embedding**-0.5 if self.tied else 1.0)
+        kernel_shape = (self.cell.features, size)
+        return LanguageModelParams(
+            embedding=draw(embedding_init, embedding_key, (size, self.embedding), dtype),
+            cell=self.cell.init(cell_key, self.embedding),
+            readout_kernel=None
+            if self.tied
+            else draw(self.readout_init, readout_key, kernel_shape, dtype),
+            readout_bias=jnp.zeros((size,), dtype),
+        )
+
+    def initial_state(
+        self,
+        params: LanguageModelParams,
+        batch_shape: tuple[int, ...] = (),
+        *,
+        key: Array | None = None,
+    ) -> State:
+        """The state before the first token: that of the cell.
+
+        Without a key its noise is that of the deterministic cell: nothing is dropped.
+        """
+        cell = self.cell.deterministic() if key is None else self.cell
+        return cell.initial_state(params.cell, batch_shape, key=key)
+
+    def apply(
+        self,
+        params: LanguageModelParams,
+        state: State,
+        tokens: Int[Array, "time *batch"],
+        *,
+        key: Array | None = None,
+        lengths: Shaped[Array, "..."] | None = None,
+        resets: Shaped[Array, "..."] | None = None,
+    ) -> tuple[State, Float[Array, "time *batch vocabulary"]]:
+        """The state after the last token, and the logits of the token that follows each."""
+        cell_key, embedding_key, output_key = (
+            (None, None, None) if key is None else jax.random.split(key, 3)
+        )
+        cell = self.cell.deterministic() if key is None else self.cell
+        xs = self._drop(self.embed(params, tokens), embedding_key)
+        state, ys = unroll(
+            cell, params.cell, xs, state, key=cell_key, lengths=lengths, resets=resets
+        )
+        return state, self.readout(params, self._drop(ys, output_key))
+
+    def step(
+        self, params: LanguageModelParams, state: State, token: Int[Array, "*batch"]
+    ) -> tuple[State, Float[Array, "*batch vocabulary"]]:
+        """One token, without noise: the state after it and the logits of the next one."""
+        cell = self.cell.deterministic()
+        state, y = cell.step(params.cell, state, self.embed(params, token))
+        return state, self.readout(params, y)
+
+    def loss(
+        self, params: LanguageModelParams, carry: State, batch: Batch, key: Array | None
+    ) -> tuple[Float[Array, ""], tuple[State, Metrics]]:
+        """-mean log p(target_t | inputs up to t), in nats, over the real tokens of a window.
+
+        The carry is the state of the cell. Metrics: "nats", the same mean, and "accuracy".
+        """
+        carry, logits = self.apply(params, carry, batch.inputs, key=key, resets=batch.resets)
+        targets, mask = batch.targets, batch.mask
+        nats = losses.mean_over(losses.token_cross_entropy(logits, targets, mask=mask), mask)
+        accuracy = losses.mean_over(jnp.argmax(logits, axis=-1) == targets, mask)
+        return nats.value, (carry, {"nats": nats, "accuracy": accuracy})
+
+    def embed(
+        self, params: LanguageModelParams, tokens: Int[Array, "*any"]
+    ) -> Float[Array, "*any embedding"]:
+        """X = E[token]; a token outside the vocabulary gives NaN, never another token's row."""
+        valid = (tokens >= 0) & (tokens < self.vocabulary)
+        rows = jnp.where(valid, tokens, self.vocabulary)
+        return jnp.take(params.embedding, rows, axis=0, mode="fill", fill_value=jnp.nan)
+
+    def readout(
+        self, params: LanguageModelParams, y: Float[Array, "*any features"]
+    ) -> Float[Array, "*any vocabulary"]:
+        """Logits = y V + b."""
+        kernel = params.embedding.T if params.readout_kernel is None else params.readout_kernel
+        dtype = compute_dtype(self.dtype, self.param_dtype)
+        return add_vector(matmul(y, kernel, dtype), params.readout_bias)
+
+    def _drop(self, x: Array, key: Array | None) -> Array:
+        if key is None or self.dropout == 0:
+            return x
+        kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
+        return scale_kept(x, kept, self.dropout)

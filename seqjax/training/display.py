@@ -1,0 +1,71 @@
+"""What a person sees while a model trains."""
+
+import math
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Display:
+    """A live line on a terminal; elsewhere a plain line now and then.
+
+    The line: step, metrics (with the perplexity, where the metric is nats per token), tokens a
+    second, the share of clipped steps, skipped steps if any, time left.
+    """
+
+    def __init__(self, steps: int, start: int, *, enabled: bool, plain_every: float = 10.0) -> None:
+        """`start` steps of `steps` are done; `plain_every` seconds between lines off a terminal."""
+        self.console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        self.plain_every = plain_every
+        self.live = enabled and self.console.is_terminal
+        self._last_plain = -math.inf
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[line]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.console,
+            disable=not self.live,
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task("", total=steps, completed=start, line="compiling …")
+
+    def __enter__(self) -> "Display":
+        """Begin to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Stop drawing and leave the last line."""
+        self._progress.stop()
+
+    def update(self, step: int, line: str) -> None:
+        """Show the newest line."""
+        self._progress.update(self._task, completed=step, line=line)
+        now = time.monotonic()
+        if not self.live and now - self._last_plain >= self.plain_every:
+            self._last_plain = now
+            self.say(f"step {step:>6}  {line}")
+
+    def say(self, text: str) -> None:
+        """Print a text above the live line, as it is."""
+        self.console.print(escape(text))
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """Metrics in words; nats per token come with their perplexity.
+
+    >>> describe({"loss": 0.5, "nats": 0.5, "accuracy": 0.75})
+    'nats 0.500 (perplexity 1.65)  accuracy 0.750'
+    """
+    parts = []
+    for name, value in metrics.items():
+        if name == "loss" and "nats" in metrics:
+            continue  # the same number
+        perplexity = f" (perplexity {math.exp(min(value, 700)):.2f})" if name == "nats" else ""
+        parts.append(f"{name} {value:.3f}{perplexity}")
+    return "  ".join(parts)

@@ -1,0 +1,36 @@
+"""What training carries from step to step."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int, Key
+
+
+class TrainState(NamedTuple):
+    """Everything that one training step reads and writes.
+
+    carry: the recurrent state that crosses windows, or None.
+    step: how many batches have been trained on.
+    key: the key of the whole run; step n draws from `fold_in(key, n)`, so that a resumed run draws
+        what an unbroken one would have drawn.
+    """
+
+    params: Any
+    opt_state: Any
+    carry: Any
+    step: Int[Array, ""]
+    key: Key[Array, ""]
+
+    @classmethod
+    def create(
+        cls, params: Any, optimizer: optax.GradientTransformation, key: Array, carry: Any = None
+    ) -> "TrainState":
+        """The state before the first step.
+
+        >>> import optax
+        >>> state = TrainState.create({"w": jnp.ones(3)}, optax.sgd(0.1), jax.random.key(0))
+        >>> int(state.step)
+        0
+        """
+        return cls(params, optimizer.init(params), carry, jnp.zeros((), jnp.int32), key)
