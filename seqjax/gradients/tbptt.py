@@ -76,8 +76,9 @@ class TBPTT:
             check_carry(loss, params, carry, jax.tree.map(lambda a: a[: self.k1], batch), key)
 
             def window(model: Any, inputs: Any) -> tuple[Any, Metrics]:
-                result = update_once(*model, *inputs)
-                return tuple(result[:3]), result.metrics
+                params, opt_state, carry = model
+                result = update_once(params, opt_state, carry, inputs[0], inputs[1])
+                return (result.params, result.opt_state, result.carry), result.metrics
 
             windows = jax.tree.map(
                 lambda a: a[: whole * self.k1].reshape(whole, self.k1, *a.shape[1:]), batch

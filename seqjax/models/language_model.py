@@ -147,8 +147,8 @@ class LanguageModel:
 
         The carry is the state of the cell. Metrics: "nats", the same mean, and "accuracy".
         """
-        carry, logits = self.apply(params, carry, batch.inputs, key=key, resets=batch.resets)
-        targets, mask = batch.targets, batch.mask
+        inputs, targets, mask, resets = (jnp.asarray(field) for field in batch)
+        carry, logits = self.apply(params, carry, inputs, key=key, resets=resets)
         nats = losses.mean_over(losses.token_cross_entropy(logits, targets, mask=mask), mask)
         accuracy = losses.mean_over(jnp.argmax(logits, axis=-1) == targets, mask)
         return nats.value, (carry, {"nats": nats, "accuracy": accuracy})

@@ -4,10 +4,10 @@ from seqjax.training.checkpoint import Checkpoints as Checkpoints
 from seqjax.training.checkpoint import write_json as write_json
 from seqjax.training.config import from_config as from_config
 from seqjax.training.config import to_config as to_config
-from seqjax.training.evaluate import Totals as Totals
 from seqjax.training.evaluate import evaluate as evaluate
 from seqjax.training.fit import FitResult as FitResult
 from seqjax.training.fit import fit as fit
 from seqjax.training.log import plot_curves as plot_curves
 from seqjax.training.log import read_log as read_log
 from seqjax.training.state import TrainState as TrainState
+from seqjax.training.totals import Totals as Totals

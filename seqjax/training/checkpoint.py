@@ -65,7 +65,7 @@ class Checkpoints:
                 f"restore: the checkpoint {self.latest} in {self.directory} was made by another "
                 f"model or optimizer than the one given: {error}"
             ) from error
-        return restored.state, restored.facts
+        return restored["state"], restored["facts"]
 
     def close(self) -> None:
         """Let go of the folder."""

@@ -21,7 +21,7 @@ class Display:
         self.console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
         self.plain_every = plain_every
         self.live = enabled and self.console.is_terminal
-        self._last_plain = -math.inf
+        self._next = -math.inf
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -43,27 +43,32 @@ class Display:
         """Stop drawing and leave the last line."""
         self._progress.stop()
 
-    def update(self, step: int, line: str) -> None:
+    def due(self) -> bool:
+        """Whether it is time for a new line: to make one costs a look at the device."""
+        return not self.console.quiet and time.monotonic() >= self._next
+
+    def show(self, step: int, line: str) -> None:
         """Show the newest line."""
-        self._progress.update(self._task, completed=step, line=line)
-        now = time.monotonic()
-        if not self.live and now - self._last_plain >= self.plain_every:
-            self._last_plain = now
+        self._next = time.monotonic() + (0.25 if self.live else self.plain_every)
+        if self.live:
+            self._progress.update(self._task, completed=step, line=line)
+        else:
             self.say(f"step {step:>6}  {line}")
 
-    def say(self, text: str) -> None:
-        """Print a text above the live line, as it is."""
-        self.console.print(escape(text))
+    def say(self, text: str | None) -> None:
+        """Print a text above the live line, as it is; nothing where there is none."""
+        if text:
+            self.console.print(escape(text))
 
 
 def describe(metrics: dict[str, float]) -> str:
     """Metrics in words; nats per token come with their perplexity.
 
-    >>> describe({"loss": 0.5, "nats": 0.5, "accuracy": 0.75})
+    >>> describe({"accuracy": 0.75, "loss": 0.5, "nats": 0.5})
     'nats 0.500 (perplexity 1.65)  accuracy 0.750'
     """
     parts = []
-    for name, value in metrics.items():
+    for name, value in sorted(metrics.items(), key=lambda item: item[0] not in ("nats", "loss")):
         if name == "loss" and "nats" in metrics:
             continue  # the same number
         perplexity = f" (perplexity {math.exp(min(value, 700)):.2f})" if name == "nats" else ""

@@ -185,7 +185,7 @@ def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tupl
         raise ValueError(
             f"unroll: xs has shape {xs.shape}; expected [time, *batch, in_features], time first"
         )
-    if not jnp.issubdtype(xs.dtype, jnp.inexact):
+    if not jnp.issubdtype(xs.dtype, jnp.floating):  # a cast would drop what is imaginary
         raise ValueError(
             f"unroll: xs is {xs.dtype}; expected floating point. "
             "Embed token ids before a cell sees them (sj.models.LanguageModel does)"
