@@ -202,4 +202,7 @@ def again(run: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    try:
+        main(tyro.cli(Options))
+    except (ValueError, OSError) as error:
+        sys.exit(f"char_lm.py: {error}")

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from seqjax import checks
+from seqjax.arithmetic import accumulator
 
 
 class Initializer(abc.ABC):
@@ -63,7 +64,9 @@ class Orthogonal(Initializer):
         """Uniform over orthogonal matrices, up to `scale`."""
         if 0 in shape:
             return jnp.zeros(tuple(shape), dtype)
-        return jax.nn.initializers.orthogonal(self.scale)(key, tuple(shape), dtype)
+        # The QR decomposition knows no dtype narrower than float32.
+        draw = jax.nn.initializers.orthogonal(self.scale)
+        return draw(key, tuple(shape), accumulator(dtype)).astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from seqjax.generate.sampling import check_sampling, sample
 from seqjax.losses import token_cross_entropy
 
 
+@runtime_checkable
 class Generative(Protocol):
     """What generation asks of a model: hashable, and these three functions."""
 

@@ -1,7 +1,7 @@
 """Backpropagation through time: the gradient over all the steps of a batch."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from seqjax.losses import Mean
 Metrics: TypeAlias = dict[str, Mean]
 
 
+@runtime_checkable
 class Loss(Protocol):
     """The one signature that everything which trains takes.
 

@@ -50,7 +50,7 @@ def whole_batch(loss: Loss, optimizer: optax.GradientTransformation) -> UpdateFn
 
     def update(params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None) -> Update:
         result = update_once(params, opt_state, carry, batch, key)
-        return result._replace(metrics=jax.tree.map(lambda m: m[None], result.metrics))
+        return result._replace(metrics=jax.tree.map(lambda m: jnp.asarray(m)[None], result.metrics))
 
     return update
 
@@ -69,30 +69,26 @@ class TBPTT:
         def update(
             params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None
         ) -> Update:
-            time = time_steps(batch)
-            whole, tail = divmod(time, self.k1)
-            keys = None if key is None else jax.random.split(key, whole + 1)
-            model = (params, opt_state, carry)
+            whole, tail = divmod(time_steps(batch), self.k1)
             check_carry(loss, params, carry, jax.tree.map(lambda a: a[: self.k1], batch), key)
+            keys = None if key is None else jax.random.split(key, whole + 1)
+            windows, rest = cut(batch, whole, self.k1)
 
             def window(model: Any, inputs: Any) -> tuple[Any, Metrics]:
-                params, opt_state, carry = model
-                result = update_once(params, opt_state, carry, inputs[0], inputs[1])
+                (params, opt_state, carry), (batch, key) = model, inputs
+                result = update_once(params, opt_state, carry, batch, key)
                 return (result.params, result.opt_state, result.carry), result.metrics
 
-            windows = jax.tree.map(
-                lambda a: a[: whole * self.k1].reshape(whole, self.k1, *a.shape[1:]), batch
+            model, metrics = lax.scan(
+                window,
+                (params, opt_state, carry),
+                (windows, None if keys is None else keys[:-1]),
+                length=whole,
             )
-            first_keys = None if keys is None else keys[:whole]
-            metrics = []
-            if whole:
-                model, scanned = lax.scan(window, model, (windows, first_keys))
-                metrics.append(scanned)
             if tail:
-                rest = jax.tree.map(lambda a: a[whole * self.k1 :], batch)
-                model, last = window(model, (rest, None if keys is None else keys[whole]))
-                metrics.append(jax.tree.map(lambda m: m[None], last))
-            return Update(*model, jax.tree.map(lambda *m: jnp.concatenate(m), *metrics))
+                model, last = window(model, (rest, None if keys is None else keys[-1]))
+                metrics = jax.tree.map(lambda m, n: jnp.append(m, n), metrics, last)
+            return Update(*model, metrics)
 
         return update
 
@@ -123,6 +119,12 @@ def tbptt(k1: int, k2: int | None = None) -> TBPTT:
     if k2 != k1:
         raise ValueError(f"tbptt: k2 is {k2} but k1 is {k1}; only k2 = k1 is served so far")
     return TBPTT(k1, k2)
+
+
+def cut(batch: Any, whole: int, k1: int) -> tuple[Any, Any]:
+    """[time, ...] as [whole, k1, ...], and the steps that are left over."""
+    windows = jax.tree.map(lambda a: a[: whole * k1].reshape(whole, k1, *a.shape[1:]), batch)
+    return windows, jax.tree.map(lambda a: a[whole * k1 :], batch)
 
 
 def time_steps(batch: Any) -> int:

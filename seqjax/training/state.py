@@ -28,7 +28,7 @@ class TrainState(NamedTuple):
     ) -> "TrainState":
         """The state before the first step.
 
-        >>> import optax
+        >>> import jax, optax
         >>> state = TrainState.create({"w": jnp.ones(3)}, optax.sgd(0.1), jax.random.key(0))
         >>> int(state.step)
         0

@@ -1,0 +1,240 @@
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqjax.data import Batch, Windows, lanes, passes
+from seqjax.data.lanes import rolled
+
+
+def text(size: int) -> np.ndarray:
+    """Tokens that are all different, so that a pair says where in the text it stands."""
+    return np.arange(1, size + 1)
+
+
+def pairs(*batches: Batch) -> list[tuple[int, int]]:
+    """The pairs of all batches, lane by lane within a batch."""
+    return [
+        (int(i), int(t))
+        for batch in batches
+        for i, t in zip(batch.inputs.T[batch.mask.T], batch.targets.T[batch.mask.T], strict=True)
+    ]
+
+
+def all_pairs(size: int) -> list[tuple[int, int]]:
+    return [(i, i + 1) for i in range(1, size)]
+
+
+@st.composite
+def laid(draw: st.DrawFn) -> tuple[int, Batch]:
+    """The number of tokens, and their lanes."""
+    size = draw(st.integers(2, 60))
+    return size, lanes(text(size), draw(st.integers(1, size - 1)))
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@given(laid())
+def test_every_pair_stands_in_exactly_one_lane_in_the_order_of_the_text(case: tuple[int, Batch]):
+    size, batch = case
+    assert pairs(batch) == all_pairs(size)
+
+
+@given(laid())
+def test_padding_holds_zeros_and_follows_the_last_pair(case: tuple[int, Batch]):
+    size, batch = case
+    time, count = batch.mask.shape
+    assert time == -(-(size - 1) // count)
+    assert batch.mask.T.reshape(-1).tolist() == [k < size - 1 for k in range(time * count)]
+    assert not batch.inputs[~batch.mask].any()
+    assert not batch.targets[~batch.mask].any()
+
+
+def test_lane_b_holds_the_pairs_from_b_times_T_on():
+    batch = lanes(text(8), count=3)
+    assert batch.inputs.T.tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]
+    assert batch.targets.T.tolist() == [[2, 3, 4], [5, 6, 7], [8, 0, 0]]
+
+
+def test_a_pass_resets_every_lane_at_step_0_and_nowhere_else():
+    resets = lanes(text(8), count=3).resets
+    assert resets[0].all()
+    assert not resets[1:].any()
+
+
+def test_ids_are_int32_and_marks_are_bool():
+    batch = lanes(text(8).astype(np.uint16), count=3)
+    assert [field.dtype for field in batch] == [np.int32, np.int32, bool, bool]
+
+
+@pytest.mark.parametrize(
+    ("ids", "count", "message"),
+    [
+        ([3], 1, "ids holds 1 tokens; expected at least 2"),
+        ([], 1, "ids holds 0 tokens; expected at least 2"),
+        ([1, 2, 3], 0, "lanes: count: expected a positive integer, got 0"),
+        ([1, 2, 3], 3, "count is 3 but 3 tokens make 2 pairs; expected at most 2 lanes"),
+        ([[1, 2], [3, 4]], 1, r"ids has shape \(2, 2\); expected one row"),
+        ([0.5, 1.5], 1, "ids is float64; expected token ids, which are integers"),
+        ([0, -1], 1, "ids holds -1; expected token ids in"),
+        ([0, 2**31], 1, "ids holds 2147483648; expected token ids in"),
+    ],
+)
+def test_what_makes_no_lanes_is_refused(ids: list, count: int, message: str):
+    with pytest.raises(ValueError, match=message):
+        lanes(ids, count)
+
+
+@given(laid(), st.integers(0, 100))
+def test_rolled_lanes_hold_every_pair_once_and_cut_the_end_of_the_text_from_its_start(
+    case: tuple[int, Batch], offset: int
+):
+    size, batch = case
+    turned = rolled(batch, offset)
+    assert sorted(pairs(turned)) == all_pairs(size)
+    assert turned.resets[0].all()
+    assert turned.resets[turned.mask & (turned.inputs == 1)].all()
+
+
+@given(laid(), st.integers(0, 100))
+def test_a_rolled_lane_goes_on_in_the_text_wherever_it_is_not_reset(
+    case: tuple[int, Batch], offset: int
+):
+    turned = rolled(case[1], offset)
+    goes_on = turned.mask[1:] & ~turned.resets[1:]
+    assert (turned.inputs[1:] == turned.targets[:-1])[goes_on].all()
+
+
+@given(laid(), st.integers(1, 70))
+def test_one_pass_for_evaluation_is_the_whole_batch_in_windows(
+    case: tuple[int, Batch], length: int
+):
+    _, batch = case
+    windows = list(passes(batch, length))
+    assert same(Batch(*map(np.concatenate, zip(*windows, strict=True))), batch)
+    assert all(len(window.mask) == length for window in windows[:-1])
+    assert 1 <= len(windows[-1].mask) <= length
+
+
+def test_evaluation_refuses_windows_without_steps_before_it_starts():
+    with pytest.raises(ValueError, match="passes: length: expected a positive integer, got 0"):
+        passes(lanes(text(4), 1), 0)
+
+
+@st.composite
+def windowed(draw: st.DrawFn) -> tuple[int, Callable[[], Windows]]:
+    """The number of tokens, and what makes equal windows over their lanes."""
+    size, batch = draw(laid())
+    length = draw(st.integers(1, len(batch.mask)))
+    per_batch = draw(st.integers(1, 3))
+    seed = draw(st.none() | st.integers(0, 5))
+    return size, lambda: Windows(batch, length, windows_per_batch=per_batch, seed=seed)
+
+
+@given(windowed())
+def test_each_pass_of_windows_holds_every_pair_once(case: tuple[int, Callable[[], Windows]]):
+    size, make = case
+    windows = make()
+    for number in range(3):
+        assert windows.pass_number == number
+        one_pass = [next(windows) for _ in range(windows.steps_per_pass)]
+        assert sorted(pairs(*one_pass)) == all_pairs(size)
+        assert one_pass[0].resets[0].all()
+    assert windows.pass_number == 3
+
+
+def test_without_a_seed_every_pass_walks_the_batch_as_it_is():
+    batch = lanes(text(24), count=2)
+    windows = Windows(batch, length=2, windows_per_batch=2)
+    got = [next(windows) for _ in range(6)]
+    assert [len(window.mask) for window in got] == [4, 4, 4, 4, 4, 4]
+    assert windows.steps_per_pass == 3
+    assert same(Batch(*map(np.concatenate, zip(*got[:3], strict=True))), batch)
+    assert same(Batch(*map(np.concatenate, zip(*got[3:], strict=True))), batch)
+
+
+def test_the_last_batch_of_a_pass_is_as_short_as_what_is_left():
+    windows = Windows(lanes(text(22), count=3), length=2, windows_per_batch=2)
+    assert [len(next(windows).mask) for _ in range(4)] == [4, 3, 4, 3]
+
+
+def test_with_a_seed_windows_begin_elsewhere_in_every_pass():
+    windows = Windows(lanes(text(200), count=2), length=50, seed=0)
+    first = [next(windows).inputs[0].tolist() for _ in range(2 * 4)][::2]
+    assert len({tuple(tokens) for tokens in first}) == 4
+
+
+def test_equal_seeds_walk_alike_and_others_do_not():
+    batch = lanes(text(200), count=2)
+    one, two, other = (next(Windows(batch, length=50, seed=seed)) for seed in (1, 1, 2))
+    assert same(one, two)
+    assert not same(one, other)
+
+
+@given(windowed(), st.integers(0, 7))
+def test_a_restored_position_goes_on_as_the_first_iterator_does(
+    case: tuple[int, Callable[[], Windows]], taken: int
+):
+    make = case[1]
+    windows, again = make(), make()
+    for _ in range(taken):
+        next(windows)
+    state = json.loads(json.dumps(windows.get_state()))
+    ahead = [next(windows) for _ in range(5)]
+    again.set_state(state)
+    assert again.get_state() == state
+    assert all(same(a, b) for a, b in zip(ahead, [next(again) for _ in range(5)], strict=True))
+
+
+def test_a_position_in_another_text_is_refused():
+    state = Windows(lanes(text(50), count=2), length=5).get_state()
+    with pytest.raises(ValueError, match="state has time 25 but this one has 30"):
+        Windows(lanes(text(60), count=2), length=5).set_state(state)
+
+
+def test_a_position_with_another_number_of_lanes_is_refused():
+    state = Windows(lanes(text(50), count=4), length=5).get_state()
+    with pytest.raises(ValueError, match="state has lanes 4 but this one has 3"):
+        Windows(lanes(text(40), count=3), length=5).set_state(state)
+
+
+def test_a_position_of_another_seed_is_refused():
+    batch = lanes(text(5000), count=2)
+    state = Windows(batch, length=5, seed=1).get_state()
+    with pytest.raises(ValueError, match=r"state has offset .* and the seed it began with"):
+        Windows(batch, length=5, seed=2).set_state(state)
+
+
+@pytest.mark.parametrize(("name", "value"), [("pass_number", -1), ("position", 25)])
+def test_a_position_outside_the_passes_is_refused(name: str, value: int):
+    windows = Windows(lanes(text(50), count=2), length=5)
+    with pytest.raises(ValueError, match="expected a pass from 0 on and a position in"):
+        windows.set_state({**windows.get_state(), name: value})
+
+
+def test_a_state_with_other_keys_is_refused():
+    with pytest.raises(ValueError, match=r"state has the keys \['step'\]; expected \['lanes'"):
+        Windows(lanes(text(50), count=2), length=5).set_state({"step": 3})
+
+
+def test_a_text_shorter_than_one_window_is_refused_with_both_numbers():
+    with pytest.raises(ValueError, match="length is 26 steps but a lane holds 25"):
+        Windows(lanes(text(50), count=2), length=26)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"length": 0}, "Windows: length: expected a positive integer, got 0"),
+        ({"length": 1, "windows_per_batch": 0}, "windows_per_batch: expected a positive integer"),
+        ({"length": 1, "seed": -1}, "seed: expected None or an integer of at least 0, got -1"),
+    ],
+)
+def test_windows_of_nothing_are_refused(options: dict[str, int], message: str):
+    with pytest.raises(ValueError, match=message):
+        Windows(lanes(text(50), count=2), **options)

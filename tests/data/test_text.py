@@ -1,0 +1,81 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from seqjax.data import read_bytes, read_text, shakespeare, split
+
+
+def test_shakespeare_is_the_text_of_char_rnn():
+    text = shakespeare()
+    assert len(text) == 1_115_394
+    assert len(set(text)) == 65
+    assert text.count("\n") == 40_000
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("86c4e6aa9db7c042")
+
+
+def test_a_file_is_read_as_utf_8_with_its_line_ends_as_they_are(tmp_path: Path):
+    file = tmp_path / "text.txt"
+    file.write_bytes("né\r\n😀\n".encode())
+    assert read_text(file) == "né\r\n😀\n"
+    assert read_text(str(file)) == "né\r\n😀\n"
+    assert read_bytes(file) == b"n\xc3\xa9\r\n\xf0\x9f\x98\x80\n"
+
+
+@pytest.mark.parametrize("read", [read_text, read_bytes])
+def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_in(
+    read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"none\.txt does not exist \(looked from /"):
+        read("none.txt")
+
+
+@pytest.mark.parametrize("read", [read_text, read_bytes])
+def test_a_directory_is_refused(read, tmp_path: Path):
+    with pytest.raises(IsADirectoryError, match="is a directory; expected a text file"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_text, read_bytes])
+def test_an_empty_file_is_refused(read, tmp_path: Path):
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(ValueError, match=r"empty\.txt is empty; expected a file with text"):
+        read(tmp_path / "empty.txt")
+
+
+def test_bytes_that_are_no_utf_8_are_named_with_their_offset_and_a_way_out(tmp_path: Path):
+    file = tmp_path / "latin.txt"
+    file.write_bytes(b"caf\xe9 au lait")
+    with pytest.raises(ValueError, match=r"byte 0xe9 at offset 3; .*--tokenizer bytes"):
+        read_text(file)
+    assert read_bytes(file) == b"caf\xe9 au lait"
+
+
+def test_the_split_of_shakespeare_is_that_of_nanogpt():
+    train, validation = split(np.arange(1_115_394))
+    assert (train.size, validation.size) == (1_003_854, 111_540)
+
+
+@given(st.lists(st.integers(0, 99), min_size=4, max_size=200), st.floats(0.01, 0.99))
+def test_the_parts_of_a_split_join_to_the_whole(ids: list[int], share: float):
+    first = int(share * len(ids))
+    assume(2 <= first <= len(ids) - 2)
+    train, validation = split(ids, train=share)
+    assert (train.tolist(), validation.tolist()) == (ids[:first], ids[first:])
+    assert train.dtype == validation.dtype == np.int32
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 90.0, float("nan")])
+def test_a_share_outside_0_to_1_is_refused(share: float):
+    with pytest.raises(ValueError, match=r"split: train: expected a share in \(0, 1\), got"):
+        split(np.arange(10), train=share)
+
+
+@pytest.mark.parametrize(("size", "share"), [(10, 0.95), (10, 0.1), (3, 0.5), (0, 0.5)])
+def test_a_part_without_a_pair_is_refused(size: int, share: float):
+    with pytest.raises(ValueError, match="expected at least 2 tokens each"):
+        split(np.arange(size), train=share)

@@ -1,0 +1,74 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.generate import sample
+from seqjax.generate.sampling import keep_top_k, keep_top_p
+
+P = np.array([0.5, 0.25, 0.15, 0.1])
+LOGITS = jnp.log(jnp.array(P, jnp.float32))
+
+
+def frequencies(**options):
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    drawn = jax.vmap(lambda k: sample(k, LOGITS, **options))(keys)
+    return np.bincount(np.asarray(drawn), minlength=4) / len(keys)
+
+
+def test_samples_follow_the_softmax():
+    np.testing.assert_allclose(frequencies(), P, atol=0.015)
+
+
+def test_temperature_sharpens():
+    sharp = P**2 / (P**2).sum()
+    np.testing.assert_allclose(frequencies(temperature=0.5), sharp, atol=0.015)
+
+
+def test_greedy_is_the_likeliest():
+    np.testing.assert_array_equal(frequencies(temperature=0.0), [1, 0, 0, 0])
+
+
+def test_top_k_keeps_k_and_renormalises():
+    np.testing.assert_allclose(frequencies(top_k=2), [2 / 3, 1 / 3, 0, 0], atol=0.015)
+    np.testing.assert_allclose(frequencies(top_k=99), P, atol=0.015)
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p():
+    kept = lambda p: np.isfinite(np.asarray(keep_top_p(LOGITS, p))).tolist()
+    assert kept(0.4) == [True, False, False, False]
+    assert kept(0.6) == [True, True, False, False]
+    assert kept(0.8) == [True, True, True, False]
+    assert kept(1.0) == [True, True, True, True]
+    assert kept(1e-9) == [True, False, False, False]
+
+
+def test_top_p_finds_the_set_in_any_order():
+    order = jnp.array([2, 0, 3, 1])
+    kept = np.isfinite(np.asarray(keep_top_p(LOGITS[order], 0.6)))
+    assert kept.tolist() == [False, True, False, True]
+
+
+def test_top_k_keeps_ties():
+    kept = np.isfinite(np.asarray(keep_top_k(jnp.array([1.0, 2.0, 1.0, 0.0]), 2)))
+    assert kept.tolist() == [True, True, True, False]
+
+
+def test_a_batch_draws_row_by_row():
+    logits = jnp.stack([LOGITS, LOGITS[::-1]])
+    assert sample(jax.random.key(0), logits, temperature=0.0).tolist() == [0, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1.0}, "temperature: expected a number of at least 0"),
+        ({"temperature": float("nan")}, "temperature: expected a number of at least 0"),
+        ({"top_k": 0}, "top_k: expected a positive integer, got 0"),
+        ({"top_p": 0.0}, r"top_p: expected a probability in \(0, 1\]"),
+        ({"top_p": 1.5}, r"top_p: expected a probability in \(0, 1\]"),
+    ],
+)
+def test_settings_that_describe_no_distribution_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sample(jax.random.key(0), LOGITS, **options)

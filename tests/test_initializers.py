@@ -1,0 +1,139 @@
+"""Initial values: what each rule promises, by name and as a dataclass."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax.initializers import (
+    NAMED,
+    Constant,
+    Glorot,
+    Initializer,
+    Normal,
+    Orthogonal,
+    ScaledIdentity,
+    UniformFanIn,
+    check_initializer,
+    draw,
+    draw_gates,
+)
+from tests import oracles
+
+RULES = [
+    Constant(0.5),
+    Normal(0.1),
+    Orthogonal(2.0),
+    ScaledIdentity(0.5),
+    UniformFanIn(2.0),
+    Glorot(),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+def test_rules_made_alike_are_equal_and_hash_alike_and_are_frozen(rule):
+    other = dataclasses.replace(rule)
+    assert rule is not other
+    assert rule == other
+    assert hash(rule) == hash(other)
+    for field in dataclasses.fields(rule):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(rule, field.name, 1.0)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_every_rule_gives_the_shape_and_dtype_asked_for(rule, dtype, key):
+    drawn = jax.eval_shape(lambda key: rule(key, (4, 4), dtype), key)
+    assert (drawn.shape, drawn.dtype) == ((4, 4), dtype)
+
+
+@pytest.mark.parametrize("name", list(NAMED))
+def test_every_named_rule_draws_what_its_name_says(name, key):
+    matrix = draw(name, key, (8, 8), jnp.float32)
+    assert oracles.is_drawn_by(name, np.asarray(matrix))
+    np.testing.assert_array_equal(matrix, NAMED[name](key, (8, 8), jnp.float32))
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3)])
+def test_an_orthogonal_matrix_has_orthonormal_rows_or_columns_times_the_scale(shape, x64):
+    matrix = np.asarray(Orthogonal(1.5)(jax.random.key(0), shape, jnp.float64))
+    np.testing.assert_allclose(np.linalg.svd(matrix, compute_uv=False), [1.5] * 3, rtol=1e-12)
+
+
+def test_uniform_fan_in_is_bounded_by_the_number_of_rows(key):
+    drawn = np.abs(np.asarray(UniformFanIn(2.0)(key, (16, 100), jnp.float32)))
+    assert 0.49 < drawn.max() <= 0.5  # 2 / √16, and near to it among 1600 entries
+    drawn = np.abs(np.asarray(UniformFanIn()(key, (400,), jnp.float32)))
+    assert 0.045 < drawn.max() <= 0.05  # 1 / √400
+
+
+def test_glorot_is_bounded_by_rows_and_columns_together(key):
+    drawn = np.abs(np.asarray(Glorot()(key, (4, 20), jnp.float32)))
+    assert 0.45 < drawn.max() <= 0.5  # √(6 / 24)
+
+
+def test_normal_has_the_spread_it_names(key):
+    drawn = np.asarray(Normal(0.2)(key, (100, 100), jnp.float32))
+    # Mean and spread of 10000 entries are known to 0.002 and 0.0014; four times that is allowed.
+    np.testing.assert_allclose(drawn.mean(), 0, atol=0.008)
+    np.testing.assert_allclose(drawn.std(), 0.2, atol=0.006)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4,), (2, 2, 2)])
+def test_the_identity_of_what_is_not_square_is_refused(shape, key):
+    with pytest.raises(ValueError, match="ScaledIdentity") as refusal:
+        draw("identity", key, shape, jnp.float32)
+    assert str(refusal.value) == (
+        f"ScaledIdentity: expected a square matrix, got shape {shape}; use it for recurrent kernels"
+    )
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "glorot", "uniform_fan_in", "zeros"])
+def test_a_matrix_without_rows_is_drawn_empty(name, key):
+    assert draw(name, key, (0, 4), jnp.float32).shape == (0, 4)
+
+
+def test_random_rules_depend_on_the_key(key):
+    for rule in (Normal(), Orthogonal(), UniformFanIn(), Glorot()):
+        one, other = (rule(k, (4, 4), jnp.float32) for k in jax.random.split(key))
+        assert not np.allclose(one, other)
+
+
+def test_gates_are_drawn_one_by_one_and_packed_along_the_last_axis(key):
+    packed = draw_gates(("identity", "orthogonal", Constant(2.0)), key, (8, 8), jnp.float32)
+    identity, orthogonal, constant = np.split(np.asarray(packed), 3, axis=1)
+    assert oracles.is_drawn_by("identity", identity)
+    assert oracles.is_drawn_by("orthogonal", orthogonal)
+    np.testing.assert_array_equal(constant, np.full((8, 8), 2.0))
+
+
+def test_a_packed_orthogonal_matrix_would_not_have_orthogonal_gates(key):
+    packed = np.asarray(Orthogonal()(key, (8, 32), jnp.float32))
+    assert not any(oracles.is_drawn_by("orthogonal", gate) for gate in np.split(packed, 4, axis=1))
+
+
+@pytest.mark.parametrize("rule", ["kaiming", "", "Orthogonal"])
+def test_an_unknown_name_is_refused_with_the_known_names(rule, key):
+    with pytest.raises(ValueError, match=f"here: expected one of .*, got {rule!r}") as refusal:
+        check_initializer("here", rule)
+    assert all(repr(name) in str(refusal.value) for name in NAMED)
+    with pytest.raises(ValueError, match="initialiser: expected one of"):
+        draw(rule, key, (2, 2), jnp.float32)
+
+
+@pytest.mark.parametrize("rule", [None, 0.1, jax.nn.initializers.orthogonal()], ids=str)
+def test_what_is_neither_a_name_nor_a_rule_is_refused(rule, unchecked):
+    with pytest.raises(ValueError, match="here: expected one of 'orthogonal'"):
+        check_initializer("here", rule)
+
+
+def test_a_rule_of_ones_own_is_accepted(key):
+    class Twos(Initializer):
+        def __call__(self, key, shape, dtype):
+            return jnp.full(shape, 2, dtype)
+
+    check_initializer("here", Twos())
+    np.testing.assert_array_equal(draw(Twos(), key, (2, 3), jnp.float32), np.full((2, 3), 2.0))

@@ -1,0 +1,557 @@
+"""Losses against NumPy in float64 and PyTorch; what a mask hides; what is refused."""
+
+import functools
+import math
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqjax import losses
+
+CLASSES = 7
+MASKED_LOSSES = {
+    "cross_entropy": losses.cross_entropy,
+    "weighted and smoothed": lambda z, y, mask: losses.cross_entropy(
+        z, y, mask=mask, class_weights=jnp.arange(1.0, CLASSES + 1), label_smoothing=0.1
+    ),
+    "perplexity": losses.perplexity,
+    "bits_per_token": losses.bits_per_token,
+    "accuracy": losses.accuracy,
+    "binary_cross_entropy": lambda z, y, mask: losses.binary_cross_entropy(
+        z[..., 0], jnp.clip(y, -1, 1), mask=mask, positive_weight=3.0
+    ),
+    "mean_squared_error": lambda z, y, mask: losses.mean_squared_error(
+        z, jnp.broadcast_to(y[..., None], z.shape), mask=mask
+    ),
+}
+every_loss = pytest.mark.parametrize("loss", MASKED_LOSSES.values(), ids=MASKED_LOSSES.keys())
+
+
+def some_tokens(seed=0, shape=(5, 3), classes=CLASSES):
+    """Logits, targets, and a mask that is False at some tokens and True at others."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(*shape, classes), scale=3).astype(np.float32)
+    targets = rng.integers(0, classes, size=shape).astype(np.int32)
+    mask = rng.random(shape) < 0.6
+    mask.flat[0], mask.flat[-1] = True, False
+    return jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(mask)
+
+
+def numpy_cross_entropy(logits, targets, mask=None, weights=None, smoothing=0.0):
+    """Token by token in float64: the mean over real tokens, or NaN without any."""
+    logits = np.asarray(logits).astype(np.float64)
+    classes = logits.shape[-1]
+    weights = np.ones(classes) if weights is None else np.asarray(weights, np.float64)
+    total = normaliser = 0.0
+    for token in np.ndindex(logits.shape[:-1]):
+        if mask is not None and not mask[token]:
+            continue
+        y, z = int(targets[token]), logits[token]
+        log_p = z - z.max() - math.log(sum(math.exp(v - z.max()) for v in z))
+        wanted = [(1 - smoothing) * (k == y) + smoothing / classes for k in range(classes)]
+        total -= sum(w * q * lp for w, q, lp in zip(weights, wanted, log_p, strict=True))
+        normaliser += weights[y]
+    return total / normaliser
+
+
+# Cross-entropy ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4,), (5, 3), (2, 3, 4)])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_entropy_is_a_loop_over_real_tokens(shape, weighted, smoothing, masked):
+    logits, targets, mask = some_tokens(shape=shape)
+    mask = mask if masked else None
+    weights = np.linspace(0.5, 2, CLASSES).astype(np.float32) if weighted else None
+    loss = losses.cross_entropy(
+        logits,
+        targets,
+        mask=mask,
+        class_weights=None if weights is None else jnp.asarray(weights),
+        label_smoothing=smoothing,
+    )
+    expected = numpy_cross_entropy(
+        logits, np.asarray(targets), None if mask is None else np.asarray(mask), weights, smoothing
+    )
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+
+
+def test_the_gradient_of_cross_entropy_is_softmax_minus_target_per_real_token(x64):
+    logits, targets, mask = some_tokens()
+    logits = logits.astype(jnp.float64)
+    gradient = jax.grad(lambda z: losses.cross_entropy(z, targets, mask=mask))(logits)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    real = np.asarray(mask)[..., None]
+    expected = (p - np.eye(CLASSES)[targets]) * real / real.sum()
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_float64_logits_are_summed_in_float64(x64):
+    logits, targets, mask = some_tokens()
+    loss = losses.cross_entropy(logits.astype(jnp.float64), targets, mask=mask)
+    expected = numpy_cross_entropy(logits, targets, np.asarray(mask))
+    np.testing.assert_allclose(loss, expected, rtol=1e-14)
+
+
+def test_bfloat16_logits_are_summed_in_float32():
+    logits, targets, _ = some_tokens(shape=(4096,))
+    logits = logits.astype(jnp.bfloat16)
+    loss = losses.cross_entropy(logits, targets)
+    assert loss.dtype == jnp.float32
+    np.testing.assert_allclose(loss, numpy_cross_entropy(logits, targets), rtol=1e-5)
+
+
+def test_a_single_token_needs_no_token_axis():
+    logits, targets, _ = some_tokens(shape=(1,))
+    np.testing.assert_array_equal(
+        losses.cross_entropy(logits[0], targets[0]), losses.cross_entropy(logits, targets)
+    )
+
+
+def test_token_losses_merge_to_the_mean():
+    logits, targets, mask = some_tokens()
+    tokens = losses.token_cross_entropy(logits, targets, mask=mask, label_smoothing=0.2)
+    assert tokens.shape == targets.shape
+    np.testing.assert_array_equal(np.asarray(tokens)[~np.asarray(mask)], 0)
+    np.testing.assert_array_equal(
+        losses.mean_over(tokens, mask).value,
+        losses.cross_entropy(logits, targets, mask=mask, label_smoothing=0.2),
+    )
+
+
+def test_a_class_of_weight_zero_is_a_masked_class():
+    logits, targets, mask = some_tokens()
+    np.testing.assert_allclose(
+        losses.cross_entropy(
+            logits, targets, mask=mask, class_weights=jnp.ones(CLASSES).at[2].set(0)
+        ),
+        losses.cross_entropy(logits, targets, mask=mask & (targets != 2)),
+        rtol=1e-6,
+    )
+
+
+def test_only_the_ratios_of_class_weights_matter():
+    logits, targets, mask = some_tokens()
+    weights = jnp.linspace(0.5, 2, CLASSES)
+    loss = functools.partial(losses.cross_entropy, logits, targets, mask=mask, label_smoothing=0.1)
+    np.testing.assert_allclose(
+        loss(class_weights=weights), loss(class_weights=100 * weights), rtol=1e-6
+    )
+
+
+def test_logits_far_from_zero_cost_no_accuracy():
+    logits, targets, _ = some_tokens()
+    logits = jnp.round(logits * 16) / 16  # so that the shift below is exact
+    shifted, gradient = jax.value_and_grad(losses.cross_entropy)(logits + 1e4, targets)
+    plain, expected = jax.value_and_grad(losses.cross_entropy)(logits, targets)
+    np.testing.assert_allclose(shifted, plain, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_a_class_forbidden_by_minus_infinity_is_as_if_it_were_not_there():
+    logits, targets, _ = some_tokens()
+    targets = jnp.minimum(targets, CLASSES - 2)
+    forbidden = logits.at[..., -1].set(-jnp.inf)
+    loss, gradient = jax.value_and_grad(losses.cross_entropy)(forbidden, targets)
+    np.testing.assert_allclose(loss, losses.cross_entropy(logits[..., :-1], targets), rtol=1e-6)
+    np.testing.assert_array_equal(gradient[..., -1], 0)
+    assert np.isfinite(gradient).all()
+
+
+def test_perplexity_and_bits_are_the_exponential_and_base_two_forms_of_the_loss():
+    logits, targets, mask = some_tokens()
+    nats = numpy_cross_entropy(logits, targets, np.asarray(mask))
+    np.testing.assert_allclose(
+        losses.perplexity(logits, targets, mask=mask), math.exp(nats), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        losses.bits_per_token(logits, targets, mask=mask), nats / math.log(2), rtol=1e-6
+    )
+
+
+def test_accuracy_is_the_share_of_real_tokens_whose_first_largest_logit_is_the_target():
+    logits, targets, mask = some_tokens(shape=(50, 3), classes=3)
+    logits = jnp.round(logits / 3)  # ties are common
+    right = (np.argmax(logits, -1) == targets)[np.asarray(mask)]
+    assert 0 < right.mean() < 1
+    np.testing.assert_allclose(losses.accuracy(logits, targets, mask=mask), right.mean(), rtol=1e-6)
+
+
+# Binary cross-entropy and squared error -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("weight", [None, 3.0])
+@pytest.mark.parametrize("kind", ["bool", "int", "soft"])
+def test_binary_cross_entropy_is_the_mean_of_minus_log_likelihoods(weight, kind):
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(6, 4)).astype(np.float32)
+    y = {
+        "bool": rng.random((6, 4)) < 0.5,
+        "int": rng.integers(0, 2, (6, 4)).astype(np.int32),
+        "soft": rng.random((6, 4)).astype(np.float32),
+    }[kind]
+    mask = rng.random((6, 4)) < 0.7
+    p = 1 / (1 + np.exp(-z.astype(np.float64)))
+    y64 = y.astype(np.float64)
+    expected = -((weight or 1) * y64 * np.log(p) + (1 - y64) * np.log(1 - p))[mask].mean()
+    loss = losses.binary_cross_entropy(
+        jnp.asarray(z), jnp.asarray(y), mask=jnp.asarray(mask), positive_weight=weight
+    )
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+
+
+def test_a_positive_weight_may_be_traced():
+    z, y = jnp.array([0.3, -2.0]), jnp.array([1, 0])
+    loss = functools.partial(losses.binary_cross_entropy, z, y)
+    np.testing.assert_allclose(
+        jax.jit(lambda a: loss(positive_weight=a))(jnp.float32(3)), loss(positive_weight=3.0)
+    )
+
+
+def test_binary_cross_entropy_of_huge_logits_is_linear_and_not_infinite():
+    z = jnp.array([1e4, -1e4, 1e4, -1e4])
+    loss, gradient = jax.value_and_grad(losses.binary_cross_entropy)(z, jnp.array([1, 0, 0, 1]))
+    assert loss == 5e3
+    np.testing.assert_array_equal(gradient, [0, 0, 0.25, -0.25])
+
+
+def test_mean_squared_error_averages_features_and_real_tokens():
+    rng = np.random.default_rng(2)
+    predictions, targets = rng.normal(size=(2, 6, 4, 3)).astype(np.float32)
+    mask = rng.random((6, 4)) < 0.7
+    loss, gradient = jax.value_and_grad(losses.mean_squared_error)(
+        jnp.asarray(predictions), jnp.asarray(targets), mask=jnp.asarray(mask)
+    )
+    difference = predictions.astype(np.float64) - targets
+    np.testing.assert_allclose(loss, np.square(difference)[mask].mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        gradient, 2 * difference * mask[..., None] / (3 * mask.sum()), rtol=1e-5, atol=1e-8
+    )
+
+
+# Masks --------------------------------------------------------------------------------------------
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("garbage", "target"), [(math.nan, -1), (math.inf, CLASSES + 100), (-math.inf, -1), (1e30, 0)]
+)
+def test_what_stands_under_the_mask_changes_nothing(loss, garbage, target):
+    logits, targets, mask = some_tokens()
+    dirty = jnp.where(mask[..., None], logits, garbage)
+    wrong = jnp.where(mask, targets, target)
+    value, gradient = jax.value_and_grad(loss)(dirty, wrong, mask=mask)
+    expected, expected_gradient = jax.value_and_grad(loss)(logits, targets, mask=mask)
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_array_equal(gradient, expected_gradient)
+    np.testing.assert_array_equal(np.asarray(gradient)[~np.asarray(mask)], 0)
+
+
+@every_loss
+def test_a_full_mask_is_no_mask(loss):
+    logits, targets, mask = some_tokens()
+    np.testing.assert_allclose(
+        loss(logits, targets, mask=jnp.ones_like(mask)), loss(logits, targets, mask=None)
+    )
+
+
+@every_loss
+@pytest.mark.parametrize("filling", [0.5, math.nan])
+def test_without_a_real_token_the_loss_and_its_gradient_are_zero(loss, filling):
+    logits = jnp.full((4, 2, CLASSES), filling)
+    targets, mask = jnp.full((4, 2), -1), jnp.zeros((4, 2), bool)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(logits, targets, mask=mask)
+    assert value == (1 if loss is losses.perplexity else 0)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@every_loss
+def test_a_batch_of_no_tokens_at_all_has_loss_zero(loss):
+    value = loss(jnp.zeros((0, CLASSES)), jnp.zeros(0, jnp.int32), mask=None)
+    assert value == (1 if loss is losses.perplexity else 0)
+
+
+# Targets that are no class ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", ["cross_entropy", "perplexity", "bits_per_token"])
+def test_a_real_target_out_of_range_makes_loss_and_gradient_nan(name, compiled):
+    logits, targets, mask = some_tokens()
+    loss = jax.value_and_grad(MASKED_LOSSES[name])
+    loss = jax.jit(loss) if compiled else loss
+    for target in (-1, -CLASSES, CLASSES, CLASSES + 1, 2**31 - 1, -(2**31)):
+        value, gradient = loss(logits, targets.at[0, 0].set(target), mask=mask)
+        assert np.isnan(value), target
+        assert np.isnan(gradient[0, 0]).all(), target
+
+
+def test_accuracy_is_nan_where_a_real_target_is_out_of_range():
+    logits, targets, mask = some_tokens()
+    assert np.isnan(losses.accuracy(logits, targets.at[0, 0].set(-1), mask=mask))
+
+
+def test_class_weights_and_smoothing_do_not_hide_a_target_out_of_range():
+    logits, targets, mask = some_tokens()
+    weighted = MASKED_LOSSES["weighted and smoothed"]
+    assert np.isnan(weighted(logits, targets.at[0, 0].set(CLASSES), mask))
+
+
+@pytest.mark.parametrize("target", [-0.1, 1.1, math.nan])
+def test_a_probability_outside_the_unit_interval_makes_the_loss_nan(target):
+    z = jnp.zeros(2)
+    value, gradient = jax.value_and_grad(losses.binary_cross_entropy)(z, jnp.array([0.5, target]))
+    assert np.isnan(value)
+    np.testing.assert_array_equal(np.isnan(gradient), [False, True])
+
+
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.int16, jnp.uint16, jnp.uint32])
+def test_targets_of_any_integer_dtype_give_the_same_loss(dtype):
+    logits, targets, _ = some_tokens(classes=300)
+    targets = targets % 100
+    np.testing.assert_array_equal(
+        losses.cross_entropy(logits, targets.astype(dtype)), losses.cross_entropy(logits, targets)
+    )
+
+
+def test_a_wide_target_does_not_wrap_into_the_range_of_classes(x64):
+    targets = jnp.array([2**32 + 1])
+    assert targets.dtype == jnp.int64
+    assert np.isnan(losses.cross_entropy(jnp.zeros((1, 4)), targets))
+
+
+# Transformations ----------------------------------------------------------------------------------
+
+
+@every_loss
+def test_vmap_gives_the_loss_of_each_sequence(loss):
+    logits, targets, mask = some_tokens()
+    mapped = jax.vmap(lambda z, y, m: loss(z, y, mask=m), in_axes=1)(logits, targets, mask)
+    each = [loss(logits[:, b], targets[:, b], mask=mask[:, b]) for b in range(3)]
+    np.testing.assert_allclose(mapped, jnp.stack(each), rtol=1e-6)
+
+
+# Mean ---------------------------------------------------------------------------------------------
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
+def test_merged_means_of_ragged_windows_are_the_mean_over_all(lengths, seed):
+    values = np.random.default_rng(seed).normal(size=(len(lengths), 6)).astype(np.float32)
+    mask = np.arange(6) < np.array(lengths)[:, None]
+    merged = losses.Mean(0.0, 0.0)
+    for row, real in zip(values, mask, strict=True):
+        mean = losses.mean_over(jnp.asarray(row), jnp.asarray(real))
+        merged = merged.merge(losses.Mean(float(mean.total), float(mean.count)))
+    assert merged.count == sum(lengths)
+    expected = values[mask].astype(np.float64).mean() if sum(lengths) else 0.0
+    np.testing.assert_allclose(merged.value, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_mean_of_means_of_ragged_windows_is_something_else():
+    full = losses.mean_over(jnp.array([1.0, 1.0, 1.0]))
+    short = losses.mean_over(jnp.array([5.0, 0.0, 0.0]), jnp.array([True, False, False]))
+    assert full.merge(short).value == 2.0
+    assert (full.value + short.value) / 2 == 3.0
+
+
+def test_counts_merge_on_the_host_beyond_the_integers_of_float32():
+    window = losses.Mean(1.0, 1.0)
+    assert losses.Mean(2.0**24, 2.0**24).merge(window).count == 2**24 + 1
+
+
+def test_a_count_merged_on_the_device_errs_by_one_part_in_two_to_the_24():
+    start = losses.Mean(jnp.float32(2**24), jnp.float32(2**24))
+    window = losses.mean_over(jnp.ones(4097))
+    merged, _ = jax.lax.scan(lambda m, _: (m.merge(window), None), start, length=1000)
+    exact = 2**24 + 1000 * 4097
+    np.testing.assert_allclose(merged.count, exact, rtol=1000 * 2.0**-24)
+    np.testing.assert_allclose(merged.value, 1, rtol=1e-6)
+
+
+def test_devices_merge_by_psum():
+    values, mask = jnp.arange(6.0).reshape(2, 3), jnp.array([[True] * 3, [True, False, False]])
+    of_all = jax.vmap(
+        lambda v, m: jax.lax.psum(losses.mean_over(v, m), "devices").value, axis_name="devices"
+    )(values, mask)
+    np.testing.assert_allclose(of_all, [1.5, 1.5])
+
+
+def test_a_plus_between_means_joins_tuples_as_it_always_does():
+    assert losses.Mean(1.0, 2.0) + losses.Mean(3.0, 4.0) == (1.0, 2.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_value_of_an_empty_mean_is_zero_with_gradient_zero(compiled):
+    value = lambda total, count: losses.Mean(total, count).value
+    derivative = jax.value_and_grad(value, argnums=(0, 1))
+    derivative = jax.jit(derivative) if compiled else derivative
+    found, gradients = derivative(jnp.float32(0), jnp.float32(0))
+    assert (found, *gradients) == (0, 0, 0)
+
+
+def test_the_gradient_of_a_mean_is_one_over_the_count_at_real_values():
+    values, mask = jnp.array([1.0, jnp.nan, 3.0]), jnp.array([True, False, True])
+    value, gradient = jax.value_and_grad(lambda v: losses.mean_over(v, mask).value)(values)
+    assert value == 2
+    np.testing.assert_array_equal(gradient, [0.5, 0, 0.5])
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.bool_, jnp.int32])
+def test_means_over_narrow_values_are_summed_in_float32(dtype):
+    mean = losses.mean_over(jnp.ones(3001, dtype))
+    assert (mean.total, mean.count) == (3001, 3001)
+    assert {jnp.result_type(mean.total), jnp.result_type(mean.count)} == {jnp.dtype("float32")}
+
+
+# PyTorch ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed to be compared with")
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_and_its_gradient_are_those_of_pytorch(torch, weighted, smoothing):
+    logits, targets, mask = some_tokens()
+    weights = np.linspace(0.5, 2, CLASSES).astype(np.float32) if weighted else None
+    value, gradient = jax.value_and_grad(losses.cross_entropy)(
+        logits,
+        targets,
+        mask=mask,
+        class_weights=None if weights is None else jnp.asarray(weights),
+        label_smoothing=smoothing,
+    )
+    z = torch.tensor(np.asarray(logits).reshape(-1, CLASSES), requires_grad=True)
+    y = torch.tensor(np.where(mask, targets, -100).reshape(-1)).long()
+    expected = torch.nn.functional.cross_entropy(
+        z,
+        y,
+        weight=None if weights is None else torch.tensor(weights),
+        label_smoothing=smoothing,
+    )
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(gradient.reshape(-1, CLASSES), z.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("weight", [None, 2.5])
+def test_binary_cross_entropy_and_its_gradient_are_those_of_pytorch(torch, weight):
+    rng = np.random.default_rng(3)
+    logits, targets = rng.normal(size=(2, 20)).astype(np.float32)
+    targets = 1 / (1 + np.exp(-targets))
+    value, gradient = jax.value_and_grad(losses.binary_cross_entropy)(
+        jnp.asarray(logits), jnp.asarray(targets), positive_weight=weight
+    )
+    z = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(
+        z, torch.tensor(targets), pos_weight=None if weight is None else torch.tensor(weight)
+    )
+    expected.backward()
+    np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, z.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.peer
+def test_mean_squared_error_is_that_of_pytorch(torch):
+    predictions, targets = np.random.default_rng(4).normal(size=(2, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        losses.mean_squared_error(jnp.asarray(predictions), jnp.asarray(targets)),
+        torch.nn.functional.mse_loss(torch.tensor(predictions), torch.tensor(targets)).item(),
+        rtol=1e-6,
+    )
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+
+LOGITS, TARGETS = jnp.zeros((5, 3, CLASSES)), jnp.zeros((5, 3), jnp.int32)
+MASK = jnp.ones((5, 3), bool)
+OVER_CLASSES = (
+    losses.token_cross_entropy,
+    losses.cross_entropy,
+    losses.perplexity,
+    losses.bits_per_token,
+    losses.accuracy,
+)
+
+
+@pytest.mark.parametrize("loss", OVER_CLASSES)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"targets": TARGETS[0]}, r"targets has shape \(3,\) but logits has \(5, 3, 7\)"),
+        ({"targets": TARGETS.astype(jnp.float32)}, "targets is float32; expected integers"),
+        ({"targets": MASK}, "targets is bool; expected integers"),
+        ({"logits": LOGITS.astype(jnp.int32)}, "logits is int32; expected floating point"),
+        ({"logits": jnp.zeros(())}, r"logits has \(\)"),
+        ({"mask": MASK[0]}, r"mask has shape \(3,\) but there are tokens \(5, 3\)"),
+        ({"mask": MASK.astype(jnp.int32)}, "mask is int32; expected bool"),
+    ],
+)
+def test_a_loss_over_classes_refuses_what_does_not_fit(loss, arguments, message):
+    arguments = {"logits": LOGITS, "targets": TARGETS, "mask": MASK} | arguments
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(loss, **arguments)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0, math.nan])
+def test_label_smoothing_outside_zero_to_one_is_refused(smoothing):
+    with pytest.raises(ValueError, match="label_smoothing"):
+        losses.cross_entropy(LOGITS, TARGETS, label_smoothing=smoothing)
+
+
+@pytest.mark.parametrize("shape", [(), (CLASSES - 1,), (1, CLASSES)])
+def test_class_weights_of_a_wrong_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"class_weights has shape .* but logits has 7 classes"):
+        losses.cross_entropy(LOGITS, TARGETS, class_weights=jnp.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"targets": jnp.zeros(3)}, r"targets has shape \(3,\) but logits has \(4,\)"),
+        ({"logits": jnp.zeros(4, jnp.int32)}, "logits is int32"),
+        ({"mask": jnp.ones(3, bool)}, r"mask has shape \(3,\)"),
+        ({"mask": jnp.ones(4)}, "mask is float32"),
+        ({"positive_weight": 0.0}, "positive_weight: expected a positive number, got 0.0"),
+        ({"positive_weight": jnp.ones(4)}, r"positive_weight has shape \(4,\)"),
+    ],
+)
+def test_binary_cross_entropy_refuses_what_does_not_fit(arguments, message):
+    arguments = {"logits": jnp.zeros(4), "targets": jnp.zeros(4)} | arguments
+    with pytest.raises(ValueError, match=message):
+        losses.binary_cross_entropy(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"targets": jnp.zeros((4, 1))},
+            r"targets has shape \(4, 1\) but predictions has \(4, 2\)",
+        ),
+        ({"predictions": jnp.zeros((4, 2), jnp.int32)}, "predictions is int32"),
+        ({"predictions": jnp.zeros(()), "targets": jnp.zeros(())}, "predictions is a scalar"),
+        ({"mask": jnp.ones((4, 2), bool)}, r"mask has shape \(4, 2\) but there are tokens \(4,\)"),
+    ],
+)
+def test_mean_squared_error_refuses_what_does_not_fit(arguments, message):
+    arguments = {"predictions": jnp.zeros((4, 2)), "targets": jnp.zeros((4, 2))} | arguments
+    with pytest.raises(ValueError, match=message):
+        losses.mean_squared_error(**arguments)
+
+
+def test_mean_over_refuses_a_mask_of_another_shape():
+    with pytest.raises(ValueError, match=r"mask has shape \(2,\) but there are tokens \(3,\)"):
+        losses.mean_over(jnp.ones(3), jnp.ones(2, bool))

@@ -1,0 +1,189 @@
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import seqjax as sj
+from seqjax.losses import Mean, mean_over
+from seqjax.training import TrainState, evaluate, fit
+from seqjax.training.fit import endless
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def line_loss(params, carry, batch, key):
+    x, y = batch
+    error = mean_over((params * x - y) ** 2)
+    return error.value, (carry, {"error": error})
+
+
+def line(seed=0):
+    x = np.linspace(-1, 1, 16, dtype=np.float32)
+    return x, 3 * x
+
+
+def begin(optimizer, params=0.0, carry=None):
+    return TrainState.create(jnp.array(params), optimizer, jax.random.key(0), carry)
+
+
+def test_fit_fits_a_line():
+    optimizer = optax.sgd(0.5)
+    result = fit(line_loss, optimizer, begin(optimizer), [line()], steps=60, display=False)
+    assert float(result.state.params) == pytest.approx(3.0, abs=1e-4)
+    assert int(result.state.step) == 60
+    assert not result.interrupted
+    assert result.records[-1]["train/error"] < result.records[0]["train/error"]
+
+
+def test_the_state_that_was_given_is_still_there():
+    optimizer = optax.adam(0.1)
+    state = begin(optimizer)
+    fit(line_loss, optimizer, state, [line()], steps=3, display=False)
+    assert float(state.params) == 0.0
+    chex.assert_trees_all_equal(state.opt_state, optimizer.init(state.params))
+
+
+def test_log_records_are_means_over_all_tokens_between_them():
+    """Batches of 1 and 3 tokens: the mean is over tokens, not over batches."""
+
+    def loss(params, carry, batch, key):
+        error = mean_over(batch + 0 * params)
+        return error.value, (carry, {"error": error})
+
+    batches = [np.array([8.0], np.float32), np.array([0.0, 0.0, 4.0], np.float32)]
+    optimizer = optax.sgd(0.0)
+    result = fit(loss, optimizer, begin(optimizer), batches, steps=4, log_every=2, display=False)
+    assert [r["train/error"] for r in result.records] == [3.0, 3.0]
+    assert [r["tokens"] for r in result.records] == [4.0, 8.0]
+
+
+def test_evaluation_comes_when_it_is_due_and_at_the_end():
+    optimizer, seen = optax.sgd(0.1), []
+    result = fit(
+        line_loss,
+        optimizer,
+        begin(optimizer),
+        [line()],
+        steps=7,
+        evaluate=lambda params: {"distance": abs(float(params) - 3)},
+        evaluate_every=3,
+        on_evaluation=lambda state: seen.append(int(state.step)),
+        display=False,
+    )
+    assert seen == [3, 6, 7]
+    assert [r["step"] for r in result.records if "valid/distance" in r] == [3, 6, 7]
+
+
+def test_tbptt_is_a_method():
+    cell = sj.GRU(3)
+    params = cell.init(jax.random.key(0), 2)
+    xs = np.asarray(jax.random.normal(jax.random.key(1), (10, 4, 2)))
+
+    def loss(params, carry, batch, key):
+        state, ys = sj.unroll(cell, params, batch, carry)
+        size = mean_over(ys**2)
+        return size.value, (state, {"size": size})
+
+    optimizer = optax.adam(1e-2)
+    carry = cell.initial_state(params, (4,))
+    state = TrainState.create(params, optimizer, jax.random.key(0), carry)
+    result = fit(loss, optimizer, state, [xs], steps=2, method=sj.tbptt(4), display=False)
+    assert int(optax.tree_utils.tree_get(result.state.opt_state, "count")) == 6  # 4 + 4 + 2, twice
+    update = jax.jit(sj.tbptt(4)(loss, optimizer))
+    expected = (params, optimizer.init(params), carry)
+    for _ in range(2):
+        expected = update(*expected, xs, None)[:3]
+    chex.assert_trees_all_close(result.state.params, expected[0], rtol=1e-5)
+
+
+def test_step_n_draws_from_the_key_of_step_n():
+    drawn = []
+
+    def loss(params, carry, batch, key):
+        return params * 0.0, (carry, {"drawn": mean_over(jax.random.normal(key, (1,)))})
+
+    optimizer = optax.sgd(0.1)
+    result = fit(loss, optimizer, begin(optimizer), [0.0], steps=3, log_every=1, display=False)
+    drawn = [r["train/drawn"] for r in result.records]
+    key = jax.random.key(0)
+    expected = [float(jax.random.normal(jax.random.fold_in(key, n), (1,))[0]) for n in range(3)]
+    np.testing.assert_allclose(drawn, expected, rtol=1e-6)
+
+
+def test_a_non_finite_step_is_skipped_counted_and_logged():
+    optimizer = sj.optim.clipped_adamw(0.1)
+    x, y = line()
+    batches = [(x, y), (x * np.nan, y)]
+    result = fit(
+        line_loss, optimizer, begin(optimizer), batches, steps=4, log_every=4, display=False
+    )
+    assert result.records[-1]["skipped"] == 2
+    assert result.records[-1]["steps"] == 2
+    assert result.records[-1]["train/error"] is None  # JSON has no NaN
+    assert np.isfinite(float(result.state.params))
+
+
+def test_the_first_line_and_every_evaluation_reach_a_plain_screen(capsys):
+    optimizer = sj.optim.clipped_adamw(0.1)
+    fit(
+        line_loss,
+        optimizer,
+        begin(optimizer),
+        [line()],
+        steps=4,
+        evaluate=lambda params: {"nats": 1.0},
+        evaluate_every=2,
+        on_evaluation=lambda state: "a [sample] as it is",
+    )
+    out = capsys.readouterr().out
+    assert "step      1  loss 3" in out
+    assert out.count("nats 1.000 (perplexity 2.72)") == 2
+    assert out.count("a [sample] as it is") == 2
+    assert "clipped" in out
+    assert "tokens/s" in out
+
+
+def test_nothing_is_shown_where_nothing_is_asked_for(capsys):
+    optimizer = optax.sgd(0.1)
+    fit(line_loss, optimizer, begin(optimizer), [line()], steps=2, display=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_evaluate_weighs_every_token_alike_and_carries_state():
+    def loss(params, carry, batch, key):
+        assert key is None
+        return jnp.sum(params), (
+            carry + 1,
+            {"x": mean_over(batch), "carry": Mean(carry, jnp.array(1.0))},
+        )
+
+    batches = [jnp.array([1.0, 2.0, 3.0]), jnp.array([10.0])]
+    values = evaluate(loss, jnp.array(0.0), jnp.array(0.0), batches)
+    assert values == {"x": 4.0, "carry": 0.5}
+    with pytest.raises(ValueError, match="batches is empty"):
+        evaluate(loss, jnp.array(0.0), jnp.array(0.0), [])
+
+
+def test_collections_begin_again_and_iterators_do_not():
+    assert list(itertools.islice(endless([1, 2]), 5)) == [1, 2, 1, 2, 1]
+    with pytest.raises(ValueError, match="batches holds nothing"):
+        next(endless([]))
+    used = endless(iter([1]))
+    assert next(used) == 1
+    with pytest.raises(ValueError, match="gone through before"):
+        next(used)
+
+
+def test_bad_input_is_named(tmp_path):
+    optimizer = optax.sgd(0.1)
+    state = begin(optimizer)
+    for name in ("steps", "log_every", "evaluate_every"):
+        options = {"steps": 3} | {name: 0}
+        with pytest.raises(ValueError, match=f"fit: {name}: expected a positive integer"):
+            fit(line_loss, optimizer, state, [line()], display=False, **options)
+    with pytest.raises(ValueError, match="list without get_state and set_state"):
+        fit(line_loss, optimizer, state, [line()], steps=1, directory=tmp_path, display=False)
