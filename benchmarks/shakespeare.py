@@ -35,8 +35,8 @@ class Options:
     """Train on Shakespeare with three seeds, with nanoGPT's CPU recipe before and after, and report.
 
     Everything runs in fresh processes, one after the other, for about ten minutes on two cores: leave
-    the machine alone meanwhile. Results appear when all is measured; Ctrl-C leaves the old ones as they are.
-    Options of examples/char_lm.py may follow after `--`.
+    the machine alone meanwhile. Results appear when all is measured; Ctrl-C leaves the old ones as
+    they are. Options of examples/char_lm.py may follow after `--`.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)

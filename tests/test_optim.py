@@ -364,6 +364,14 @@ def test_what_a_state_does_not_record_is_none():
     assert skip_only.skipped == 0
 
 
+def test_skips_add_up_over_all_that_skip():
+    each = optim.skip_non_finite(optax.identity())
+    _, state = run(optax.chain(each, each), [with_nan(gradients(0))])
+    assert recorded(state).skipped == 1  # the second sees the zeros that the first gives
+    both = optax.ApplyIfFiniteState(0, True, jnp.int32(2), each.init(PARAMS))
+    assert recorded((state, both)).skipped == 3
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -378,14 +386,15 @@ def test_two_clip_statistics_are_ambiguous(optimizer):
 
 def test_statistics_of_a_mapped_state_are_those_of_each_member():
     optimizer: Any = optim.clipped_adamw(0.1, clip_norm=1.0)
-    scales = jnp.array([0.1, 1.0, 10.0])
+    scales = jnp.array([0.1, 1.0, 10.0, math.nan])
     states: Any = jax.vmap(lambda _: optimizer.init(jnp.ones(2)))(scales)
     _, states = jax.vmap(lambda s, c: optimizer.update(s * jnp.array([3.0, 4.0]), c, jnp.ones(2)))(
         scales, states
     )
     found = recorded(states)
-    np.testing.assert_allclose(found.norm_before, [0.5, 5, 50], rtol=1e-6)
-    np.testing.assert_array_equal(found.clip_rate, [0, 1, 1])
+    np.testing.assert_allclose(found.norm_before, [0.5, 5, 50, 0], rtol=1e-6)
+    np.testing.assert_array_equal(found.clip_rate, [0, 1, 1, 0])
+    np.testing.assert_array_equal(found.skipped, [0, 0, 0, 1])
 
 
 # The ready chain ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Backpropagation through time by hand agrees with differences and autodiff; its slips do not."""
 
 import pathlib
+import re
 from typing import NamedTuple
 
 import jax
@@ -168,3 +169,9 @@ def test_with_one_unit_a_slip_of_order_goes_unnoticed(slip):
 def test_with_one_step_a_slip_between_steps_goes_unnoticed(slip):
     p = problem(time=1)
     assert relative_error(by_hand(p, **SLIPS[slip]), by_hand(p)) == 0
+
+
+def test_the_snippet_of_the_page_prints_what_it_says(capsys):
+    (snippet,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    exec(snippet, {})
+    assert capsys.readouterr().out.split() == re.findall(r"# (\S+)$", snippet, re.MULTILINE)
