@@ -1,15 +1,16 @@
-"""Learn the parity of the b's in a string over {a, b}, on short strings, and read long ones.
+"""Learn the parity of the b's in strings over {a, b} from short strings, and read long ones.
 
     python examples/parity.py
 
-    abbab -> odd            x: one-hot [time, batch, 2], lengths: int[batch]
-                            h_t = cell(h_{t-1}, x_t), p_t = σ(v · h_t + a)
+    a b b a b -> odd        x: [time, batch, 2], one-hot, padded; lengths: int[batch]
+                            h_t, c_t = LSTM(h_{t-1}, c_{t-1}, x_t)
+                            p(odd after t letters) = σ(v · h_t + a)
 
-Trained on strings of 1 to 12 letters, padded to 12, it is right on strings of 100 and more that it
-was never shown: parity needs one bit of memory, and a cell that keeps the bit cleanly keeps it for
-ever. The target is the parity so far, after every letter (many to many). With the parity of the
-whole string alone as target (many to one) the gradient must first find the two-letter case inside
-longer strings, where every other letter is noise to it, and on some seeds it does not.
+Trained on strings of 1 to 12 letters, it is right on 100 % of strings of 20, 50 and 100 letters, which
+it was never shown: parity is one bit of memory, and a cell that holds the bit cleanly holds it for
+ever. The targets are the parity after every letter (many to many), which shows the rule at its
+shortest: one letter, one flip. With the parity of the whole string alone (many to one, --targets last)
+the LSTM learns it too; an Elman network then stays at chance on some seeds.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import tyro
 from jax import Array
 
@@ -31,7 +33,7 @@ CELLS = {"lstm": sj.LSTM, "gru": sj.GRU, "elman": sj.Elman}
 class Options:
     """Train a small recurrent network on the parity of short strings, test it on long ones."""
 
-    cell: Literal["lstm", "gru", "elman"] = "gru"
+    cell: Literal["lstm", "gru", "elman"] = "lstm"
     """The recurrent cell."""
     features: int = 16
     """The width of the hidden state."""
@@ -43,10 +45,10 @@ class Options:
     """The parity after every letter, or after the last one only."""
     batch: int = 64
     """Strings in an update."""
-    steps: int = 1000
+    steps: int = 400
     """Updates of the parameters."""
-    learning_rate: float = 0.01
-    """The step size of AdamW."""
+    learning_rate: float = 0.03
+    """The step size of AdamW at first; it falls to nothing along a cosine."""
     seed: int = 0
     """Everything random follows from it."""
     display: bool = True
@@ -114,7 +116,9 @@ def main(options: Options) -> dict[int, float]:
         weights=jax.random.normal(readout_key, (options.features,)) / options.features**0.5,
         bias=jnp.zeros(()),
     )
-    optimizer = sj.optim.clipped_adamw(options.learning_rate)
+    optimizer = sj.optim.clipped_adamw(
+        optax.cosine_decay_schedule(options.learning_rate, options.steps)
+    )
     state = sj.training.TrainState.create(params, optimizer, fit_key)
     result = sj.training.fit(
         loss,
