@@ -51,7 +51,7 @@ class Options:
     """Stretches of text read side by side: the batch."""
     window: int = 48
     """Steps between updates, and how far back a gradient reaches."""
-    steps: int = 1300
+    steps: int = 1100
     """Updates of the parameters."""
     learning_rate: float = 8e-3
     """The highest learning rate; it warms up over a tenth of the run and falls to nothing."""
@@ -94,10 +94,12 @@ def main(options: Options) -> None:
         flush=True,
     )
 
-    def write(params: object, length: int) -> str:
-        prompt = tokenizer.encode("\n") if options.tokenizer != "words" else train_ids[:1]
+    prompt = opening(tokenizer, train_ids)
+
+    def write(state: sj.training.TrainState, length: int) -> str:
+        key = jax.random.fold_in(sample_key, state.step)
         written = sj.generate(
-            model, params, sample_key, prompt, length, temperature=options.temperature
+            model, state.params, key, prompt, length, temperature=options.temperature
         )
         return tokenizer.decode(written.tokens)
 
@@ -109,13 +111,13 @@ def main(options: Options) -> None:
         steps=options.steps,
         evaluate=functools.partial(evaluate, model, valid_ids),
         evaluate_every=max(1, options.steps // options.evaluations),
-        on_evaluation=lambda state: indent(write(state.params, options.sample // 2)),
+        on_evaluation=lambda state: indent(write(state, max(1, options.sample // 2))),
         directory=run,
     )
     if result.interrupted:
         print(f"\nstopped and saved; go on with\n  {' '.join(again(run))}")
         sys.exit(130)
-    print(f"\n{write(result.state.params, options.sample)}\n")
+    print(f"\n{write(result.state, options.sample)}\n")
     print(f"curves: {run / 'curves.png'}   log: {run / 'log.jsonl'}")
     print(f"write more: python examples/generate.py --run {run} --prompt 'ROMEO:'")
 
@@ -168,6 +170,14 @@ def make_tokenizer(options: Options, text: str | bytes) -> sj.data.Tokenizer:
             return sj.data.BPETokenizer.train(text, options.vocabulary)
 
 
+def opening(tokenizer: sj.data.Tokenizer, ids: np.ndarray) -> np.ndarray:
+    """What a sample goes on from: a newline, or the first token of a text that has none."""
+    try:
+        return tokenizer.encode("\n")[:1]
+    except ValueError:
+        return ids[:1]
+
+
 def make_model(options: Options, vocabulary: int) -> sj.models.LanguageModel:
     """The model that the options describe."""
     layer = CELLS[options.cell](options.features)
@@ -181,14 +191,15 @@ def make_optimizer(options: Options) -> optax.GradientTransformation:
         0.0, options.learning_rate, max(1, options.steps // 10), options.steps
     )
     return sj.optim.clipped_adamw(
-        schedule, clip_norm=options.clip, weight_decay=options.weight_decay
+        schedule, clip_norm=options.clip, weight_decay=options.weight_decay, b2=0.99
     )
 
 
 def evaluate(model: sj.models.LanguageModel, ids: np.ndarray, params: object) -> dict[str, float]:
-    """Every held-out token once, in 32 lanes."""
-    lanes = sj.data.lanes(ids, 32)
-    return sj.training.evaluate(model.loss, params, model.initial_state(params, (32,)), [lanes])
+    """Every held-out token once, in up to 32 lanes, a thousand steps at a time."""
+    lanes = sj.data.lanes(ids, min(32, len(ids) - 1))
+    carry = model.initial_state(params, lanes.inputs.shape[1:])
+    return sj.training.evaluate(model.loss, params, carry, sj.data.passes(lanes, 1024))
 
 
 def indent(text: str) -> str:

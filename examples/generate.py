@@ -75,7 +75,9 @@ def load(run: Path) -> tuple[sj.models.LanguageModel, Any, sj.data.Tokenizer]:
             f"{run} is no run folder: it holds no model.json; examples/char_lm.py makes one"
         )
     if not checkpoints.is_dir():  # opening it would make it
-        raise ValueError(f"{run} holds no checkpoint yet; the first comes with the first evaluation")
+        raise ValueError(
+            f"{run} holds no checkpoint yet; the first comes with the first evaluation"
+        )
     model = sj.training.from_config(json.loads(config.read_text("utf-8")))
     saved = sj.training.Checkpoints(checkpoints)
     params = saved.restore_params(jax.eval_shape(model.init, jax.random.key(0)))
@@ -115,9 +117,12 @@ def write(
     if options.length < 1:
         raise ValueError(f"--length: expected at least 1, got {options.length}")
     key = jax.random.key(options.seed)
-    how: dict[str, Any] = dict(
-        temperature=options.temperature, top_k=options.top_k, top_p=options.top_p, stop=stop
-    )
+    how: dict[str, Any] = {
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "top_p": options.top_p,
+        "stop": stop,
+    }
     if options.stream:
         return itertools.islice(sj.stream(model, params, key, prompt, **how), options.length)
     written = sj.generate(model, params, key, prompt, options.length, **how)
@@ -127,7 +132,7 @@ def write(
 def score_table(
     model: sj.models.LanguageModel, params: Any, tokenizer: sj.data.Tokenizer, text: str
 ) -> str:
-    """log p of each token and of all; the loss of a token in nats and bits, and the perplexity."""
+    """The log p of each token and of all; nats and bits per token, and the perplexity."""
     ids = tokenizer.encode(text)
     if ids.size < 2:
         raise ValueError(

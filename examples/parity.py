@@ -103,9 +103,10 @@ def main(options: Options) -> dict[int, float]:
         return ys @ params.weights + params.bias
 
     def loss(params: Params, carry: None, batch: Batch, key: Array | None):
-        z, step = logits(params, batch), jnp.arange(len(batch.letters))[:, None]
-        last = step == batch.lengths - 1
-        asked = last if options.targets == "last" else step < batch.lengths
+        z = logits(params, batch)
+        step, lengths = jnp.arange(len(batch.letters))[:, None], batch.lengths[None]
+        last = step == lengths - 1
+        asked = last if options.targets == "last" else step < lengths
         accuracy = sj.losses.mean_over((z > 0) == batch.odd, last)
         value = sj.losses.binary_cross_entropy(z, batch.odd, mask=asked)
         return value, (carry, {"accuracy": accuracy})

@@ -7,8 +7,8 @@
     mat mat cat -> 0
 
 x_t is the word one-hot: [time, batch, words] = [3, 3, 3]. The loss is the binary cross-entropy of
-the last state; its gradient reaches the first word through all three steps. After two seconds all
-three sentences have their label with a probability above 0.95.
+the last state; its gradient reaches the first word through all three steps. After a few
+seconds every sentence has its label with a probability above 0.95.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ def encode(sentences: dict[str, bool]) -> Batch:
 
 
 def logits(cell: sj.Elman, params: Params, words: Array) -> Array:
-    """v · h_T + a, [batch]: h_T is the state after the last word."""
+    """The logit v · h_T + a, [batch]: h_T is the state after the last word."""
     state, _ = sj.unroll(cell, params.cell, words)
     return state.h @ params.weights + params.bias
 

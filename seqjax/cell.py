@@ -6,6 +6,7 @@ more general ways to run.
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -89,6 +90,13 @@ class Cell(abc.ABC):
     def mixing(self) -> Mixing:
         """The structure of ∂s_t/∂s_{t-1}: elementwise, block-diagonal by heads, or dense."""
         return "dense"
+
+    def __repr__(self) -> str:
+        """The class and what differs from its defaults: `LSTM(features=256)`."""
+        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        values = {f.name: getattr(self, f.name) for f in fields}
+        shown = [f"{f.name}={values[f.name]!r}" for f in fields if values[f.name] != f.default]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def gated(self) -> "GatedCell | None":
         """The cell as a gated one with the same params and states, where it is one."""

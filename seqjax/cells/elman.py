@@ -35,7 +35,7 @@ class ElmanState(NamedTuple):
     h: Float[Array, "*batch features"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Elman(GatedCell):
     """h_t = φ(x_t W + h_{t-1} U + b)
     y_t = h_t
@@ -146,7 +146,7 @@ class PreActivationState(NamedTuple):
     h: Float[Array, "*batch features"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PreActivationRNN(GatedCell):
     """h_t = ψ(x_t V) + φ(h_{t-1}) W - θ
     y_t = φ(h_t)

@@ -34,7 +34,7 @@ class GRUState(NamedTuple):
     h: Float[Array, "*batch features"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class GRU(GatedCell):
     """r_t = σ(W_r x_t + U_r h_{t-1} + b_r)
     z_t = σ(W_z x_t + U_z h_{t-1} + b_z)

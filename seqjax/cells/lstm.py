@@ -34,7 +34,7 @@ class LSTMState(NamedTuple):
     c: Float[Array, "*batch features"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class LSTM(GatedCell):
     """i_t = σ(W_i x_t + U_i h_{t-1} + b_i)
     f_t = σ(W_f x_t + U_f h_{t-1} + b_f)

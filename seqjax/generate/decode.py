@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Shaped
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
 
 from seqjax import checks
 from seqjax.cell import State
@@ -50,7 +51,7 @@ def generate(
     model: Generative,
     params: Any,
     key: Array,
-    prompt: Shaped[Array, "..."],
+    prompt: ArrayLike,
     length: int,
     *,
     temperature: float = 1.0,
@@ -73,7 +74,7 @@ def generate(
     >>> generate(model, params, jax.random.key(1), jnp.array([3]), 20).tokens.shape
     (20,)
     """
-    check_prompt(prompt)
+    prompt = as_prompt(prompt)
     checks.positive("generate: length", length)
     check_sampling(temperature, top_k, top_p)
     return _generate(model, params, key, prompt, length, temperature, top_k, top_p, stop)
@@ -105,7 +106,7 @@ def stream(
     model: Generative,
     params: Any,
     key: Array,
-    prompt: Shaped[Array, "..."],
+    prompt: ArrayLike,
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -117,7 +118,7 @@ def stream(
     prompt: int[time], one sequence. Ends after the `stop` token, which it gives, or when the caller
     stops asking. The other arguments are those of `generate`.
     """
-    check_prompt(prompt)
+    prompt = as_prompt(prompt)
     if prompt.ndim != 1:
         raise ValueError(f"stream: prompt has shape {prompt.shape}; expected one sequence, [time]")
     check_sampling(temperature, top_k, top_p)
@@ -151,10 +152,12 @@ def _next_token(model, params, state, logits, key, temperature, top_k, top_p):
     return state, logits, token
 
 
-def check_prompt(prompt: Array) -> None:
-    """Refuse a prompt without a token."""
-    if prompt.ndim == 0 or prompt.shape[0] == 0 or not jnp.issubdtype(prompt.dtype, jnp.integer):
+def as_prompt(prompt: ArrayLike) -> Array:
+    """The prompt as an array; a ValueError where it holds no token."""
+    tokens = jnp.asarray(prompt)
+    if tokens.ndim == 0 or tokens.shape[0] == 0 or not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise ValueError(
-            f"prompt is {prompt.dtype}{list(prompt.shape)}; "
+            f"prompt is {tokens.dtype}{list(tokens.shape)}; "
             "expected int[time, *batch] with at least one token"
         )
+    return tokens

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from seqjax.generate.decode import Generative
 from seqjax.losses import token_cross_entropy
@@ -22,7 +23,7 @@ class Score(NamedTuple):
     total: Float[Array, "*batch"]
 
 
-def score(model: Generative, params: Any, tokens: Shaped[Array, "..."]) -> Score:
+def score(model: Generative, params: Any, tokens: ArrayLike) -> Score:
     """Log p(token_2 … token_T | token_1) = Σ_t log p(token_{t+1} | token_1 … token_t), in nats.
 
     tokens: int[time, *batch] with at least two tokens; the first is the context of the others.
@@ -30,6 +31,7 @@ def score(model: Generative, params: Any, tokens: Shaped[Array, "..."]) -> Score
 
     A token outside the vocabulary has log p = NaN. Raises a ValueError for fewer than two tokens.
     """
+    tokens = jnp.asarray(tokens)
     if tokens.ndim == 0 or tokens.shape[0] < 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise ValueError(
             f"score: tokens is {tokens.dtype}{list(tokens.shape)}; "

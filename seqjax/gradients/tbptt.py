@@ -88,7 +88,8 @@ class TBPTT:
             if tail:
                 model, last = window(model, (rest, None if keys is None else keys[-1]))
                 metrics = jax.tree.map(lambda m, n: jnp.append(m, n), metrics, last)
-            return Update(*model, metrics)
+            params, opt_state, carry = model
+            return Update(params, opt_state, carry, metrics)
 
         return update
 

@@ -1,12 +1,13 @@
 """The driver: arguments become one plan, each inner cell gets its engine, all layers are run."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, Shaped
+from jax.typing import ArrayLike
+from jaxtyping import Array, Key
 
 from seqjax import checks
 from seqjax.arithmetic import where_rows
@@ -41,12 +42,12 @@ class Choice(NamedTuple):
 def unroll(
     cell: Cell,
     params: Params,
-    xs: Shaped[Array, "..."],
+    xs: ArrayLike,
     state: State = None,
     *,
     key: Key[Array, ""] | None = None,
-    lengths: Shaped[Array, "..."] | None = None,
-    resets: Shaped[Array, "..."] | None = None,
+    lengths: ArrayLike | Sequence[int] | None = None,
+    resets: ArrayLike | None = None,
     reverse: bool = False,
     engine: str = "auto",
     remat: str | int | None = "auto",
@@ -79,11 +80,14 @@ def unroll(
     ((7, 3, 4), (3, 4))
     """
     check_static(cell, engine, remat)
+    xs = jnp.asarray(xs)
+    lengths = None if lengths is None else jnp.asarray(lengths)
+    resets = None if resets is None else jnp.asarray(resets)
     return _unroll(cell, params, xs, state, key, lengths, resets, reverse, engine)
 
 
 def unroll_with_info(
-    cell: Cell, params: Params, xs: Shaped[Array, "..."], state: State = None, **options: Any
+    cell: Cell, params: Params, xs: ArrayLike, state: State = None, **options: Any
 ) -> tuple[State, Array, UnrollInfo]:
     """`unroll`, and an `UnrollInfo` that says how the engine fared.
 

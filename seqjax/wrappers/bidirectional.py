@@ -26,7 +26,7 @@ class BidirectionalState(NamedTuple):
     backward: State
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Bidirectional(Layered):
     """y_t = [y→_t, y←_t]: `forward` reads x_1 … x_t, `backward` reads x_T … x_t.
 

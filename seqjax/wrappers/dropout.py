@@ -20,7 +20,7 @@ class DropoutState(NamedTuple):
     mask: Bool[Array, "*batch features"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Dropout(Layered):
     """y_t = m ⊙ cell(x)_t / (1 - rate), m_j ~ Bernoulli(1 - rate)
 

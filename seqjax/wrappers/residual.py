@@ -9,7 +9,7 @@ from seqjax.cell import Cell, Layered, Params, Run, State
 from seqjax.plan import Plan
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Residual(Layered):
     """y_t = x_t + cell(x)_t
 

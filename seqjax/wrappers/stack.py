@@ -22,7 +22,7 @@ class StackState(NamedTuple):
     layers: tuple[State, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Stack(Layered):
     """y⁽¹⁾_t = cell₁(x_t), y⁽ˡ⁾_t = cell_l(y⁽ˡ⁻¹⁾_t); the output is that of the last layer.
 

@@ -1,0 +1,93 @@
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import seqjax as sj
+from tests.examples.conftest import TEXT, TINY, Script, Trained, in_a_process
+
+pytestmark = pytest.mark.usefixtures("standard_promotion")
+
+
+def test_a_run_leaves_a_folder_with_all_that_generation_needs(trained: Trained):
+    run, finished = trained
+    assert (finished.code, finished.err) == (0, "")
+    names = {file.name for file in run.iterdir()}
+    assert names >= {"options.json", "model.json", "tokenizer.json", "log.jsonl", "checkpoints"}
+    assert sj.data.load_tokenizer(run / "tokenizer.json") == sj.data.CharTokenizer.train(TEXT)
+    model = sj.training.from_config(json.loads((run / "model.json").read_text("utf-8")))
+    assert model == sj.models.LanguageModel(len(set(TEXT)), sj.LSTM(8), embedding=4)
+    assert sj.training.read_log(run / "log.jsonl")[-1]["step"] == 6
+
+
+def test_a_run_says_what_it_learns_from_and_how_to_go_on(trained: Trained):
+    run, finished = trained
+    assert "432 tokens to learn from, 48 to check, 12 in the vocabulary" in finished.out
+    assert re.search(r"^step +6 .*nats \d", finished.out, re.MULTILINE)
+    assert f"python examples/generate.py --run {run} --prompt" in finished.out
+
+
+def test_a_finished_run_that_is_resumed_trains_no_more_and_writes_the_same(
+    trained: Trained, tmp_path: Path
+):
+    run = tmp_path / "copy"
+    shutil.copytree(trained.run, run)
+    resumed = in_a_process("char_lm.py", "--resume", run)
+    assert resumed.code == 0
+    assert "going on from step 6" in resumed.out
+    assert sj.training.read_log(run / "log.jsonl") == sj.training.read_log(
+        trained.run / "log.jsonl"
+    )
+    written = [out.out.split("\ncurves: ")[0][-12:] for out in (trained.finished, resumed)]
+    assert written[0] == written[1]
+
+
+def test_a_run_is_never_written_over(trained: Trained, text_file: Path):
+    before = {file: file.stat().st_mtime_ns for file in trained.run.rglob("*")}
+    code, out, err = in_a_process("char_lm.py", *TINY, "--data", text_file, "--run", trained.run)
+    assert (code, out) == (1, "")
+    assert err == (
+        f"{trained.run} holds a run already; go on with it by --resume {trained.run}, "
+        "or name another\n"
+    )
+    assert before == {file: file.stat().st_mtime_ns for file in trained.run.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"ten chars.", "split: 10 tokens with train=0.9 make parts of 9 and 1"),
+        (b"a bit more text, not enough", "a lane holds 12; expected at least one window"),
+        (b"", "is empty; expected a file with text in it"),
+        (b"caf\xe9 au lait", "is not UTF-8: byte 0xe9 at offset 3"),
+        (None, "does not exist"),
+    ],
+    ids=["two parts", "one window", "empty", "undecodable", "missing"],
+)
+def test_a_text_that_cannot_be_learned_from_ends_in_one_line(
+    content: bytes | None, complaint: str, tmp_path: Path, script: Script
+):
+    file = tmp_path / "text.txt"
+    if content is not None:
+        file.write_bytes(content)
+    window = ("--window", 32)
+    finished = script("char_lm.py", *TINY, *window, "--data", file, "--run", tmp_path / "run")
+    assert finished.code == 1
+    assert finished.err.startswith("char_lm.py: ")
+    assert complaint in finished.err
+    assert "\n" not in finished.err
+
+
+def test_bytes_that_are_no_utf_8_are_learned_as_bytes(tmp_path: Path, script: Script):
+    file, run = tmp_path / "text.txt", tmp_path / "run"
+    file.write_bytes(b"caf\xe9 au lait, " * 20)
+    finished = script("char_lm.py", *TINY, "--tokenizer", "bytes", "--data", file, "--run", run)
+    assert finished.code == 0
+    assert "256 in the vocabulary" in finished.out
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path, script: Script):
+    finished = script("char_lm.py", "--resume", tmp_path)
+    assert finished == (1, "", f"{tmp_path} is no run folder: it holds no options.json")
