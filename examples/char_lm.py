@@ -15,7 +15,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -75,18 +75,18 @@ class Options:
 
 def main(options: Options) -> None:
     """Set up, train, and write."""
-    run, options = open_run(options)
+    run, options = find_run(options)
     text_ids, tokenizer = read_data(options, run)
     train_ids, valid_ids = sj.data.split(text_ids)
+    windows = sj.data.Windows(sj.data.lanes(train_ids, options.lanes), options.window)
     model = make_model(options, tokenizer.size)
-    sj.training.write_json(run / "model.json", sj.training.to_config(model))
 
     init_key, fit_key, sample_key = jax.random.split(jax.random.key(options.seed), 3)
     params = model.init(init_key)
     optimizer = make_optimizer(options)
     carry = model.initial_state(params, (options.lanes,))
     state = sj.training.TrainState.create(params, optimizer, fit_key, carry)
-    windows = sj.data.Windows(sj.data.lanes(train_ids, options.lanes), options.window)
+    keep(run, options, model, tokenizer)
     print(
         f"{len(train_ids):,} tokens to learn from, {len(valid_ids):,} to check, "
         f"{tokenizer.size} in the vocabulary\n"
@@ -119,45 +119,53 @@ def main(options: Options) -> None:
         sys.exit(130)
     print(f"\n{write(result.state, options.sample)}\n")
     print(f"curves: {run / 'curves.png'}   log: {run / 'log.jsonl'}")
-    print(f"write more: python examples/generate.py --run {run} --prompt 'ROMEO:'")
+    print(f"write more: python examples/generate.py --run {run}")
 
 
-def open_run(options: Options) -> tuple[Path, Options]:
-    """The run folder and the options it was made with."""
+def find_run(options: Options) -> tuple[Path, Options]:
+    """The run folder, which is not made yet, or the one to go on with and its own options."""
     if options.resume is not None:
         file = options.resume / "options.json"
         if not file.is_file():
-            sys.exit(f"{options.resume} is no run folder: it holds no options.json")
+            raise ValueError(f"{options.resume} is no run folder: it holds no options.json")
         stored = json.loads(file.read_text("utf-8"))
         stored["data"] = stored["data"] and Path(stored["data"])
         return options.resume, Options(**stored)
+    for name in ("steps", "evaluations", "sample"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name}: expected at least 1, got {getattr(options, name)}")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run = options.run or Path("runs") / f"{options.cell}-{stamp}"
     if (run / "options.json").exists():
-        sys.exit(f"{run} holds a run already; go on with it by --resume {run}, or name another")
-    run.mkdir(parents=True, exist_ok=True)
-    stored = dataclasses.asdict(options) | {"run": None, "resume": None}
-    stored["data"] = options.data and os.fspath(options.data.absolute())
-    sj.training.write_json(run / "options.json", stored)
+        raise ValueError(f"{run} holds a run; go on with it by --resume {run}, or name another")
     return run, options
 
 
+def keep(
+    run: Path, options: Options, model: sj.models.LanguageModel, tokenizer: sj.data.Tokenizer
+) -> None:
+    """Make the run folder, once everything is known to fit together."""
+    run.mkdir(parents=True, exist_ok=True)
+    stored = dataclasses.asdict(options) | {"run": None, "resume": None}
+    stored["data"] = options.data and os.fspath(options.data.absolute())
+    tokenizer.save(run / "tokenizer.json")
+    sj.training.write_json(run / "model.json", sj.training.to_config(model))
+    sj.training.write_json(run / "options.json", stored)
+
+
 def read_data(options: Options, run: Path) -> tuple[np.ndarray, sj.data.Tokenizer]:
-    """The text as token ids; the vocabulary is made once and kept in the run folder."""
-    if options.tokenizer == "bytes" and options.data is not None:
-        text: str | bytes = sj.data.read_bytes(options.data)
-    else:
-        text = sj.data.shakespeare() if options.data is None else sj.data.read_text(options.data)
+    """The text as token ids, by the vocabulary of the run folder or a new one."""
     vocabulary = run / "tokenizer.json"
-    if vocabulary.exists():
-        tokenizer = sj.data.load_tokenizer(vocabulary)
-    else:
-        tokenizer = make_tokenizer(options, text)
-        tokenizer.save(vocabulary)
+    known = sj.data.load_tokenizer(vocabulary) if vocabulary.exists() else None
+    if options.tokenizer == "bytes" and options.data is not None:
+        anything = sj.data.ByteTokenizer()
+        return anything.encode(sj.data.read_bytes(options.data)), anything
+    text = sj.data.shakespeare() if options.data is None else sj.data.read_text(options.data)
+    tokenizer = make_tokenizer(options, text) if known is None else known
     return tokenizer.encode(text), tokenizer
 
 
-def make_tokenizer(options: Options, text: str | bytes) -> sj.data.Tokenizer:
+def make_tokenizer(options: Options, text: str) -> sj.data.Tokenizer:
     """The tokenizer that the options ask for, trained on the text."""
     match options.tokenizer:
         case "chars":
@@ -195,7 +203,7 @@ def make_optimizer(options: Options) -> optax.GradientTransformation:
     )
 
 
-def evaluate(model: sj.models.LanguageModel, ids: np.ndarray, params: object) -> dict[str, float]:
+def evaluate(model: sj.models.LanguageModel, ids: np.ndarray, params: Any) -> dict[str, float]:
     """Every held-out token once, in up to 32 lanes, a thousand steps at a time."""
     lanes = sj.data.lanes(ids, min(32, len(ids) - 1))
     carry = model.initial_state(params, lanes.inputs.shape[1:])

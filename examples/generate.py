@@ -59,10 +59,11 @@ def main(options: Options) -> None:
         print(score_table(model, params, tokenizer, options.score))
         return
     prompt = encode_prompt(tokenizer, options.prompt)
+    tokens = write(model, params, prompt, stop_token(tokenizer, options.stop), options)
     pieces = tokenizer.stream()
     opening = "".join([pieces(token) for token in prompt.tolist()])
     print(opening if options.prompt else "", end="", flush=True)
-    for token in write(model, params, prompt, stop_token(tokenizer, options.stop), options):
+    for token in tokens:
         print(pieces(token), end="", flush=options.stream)
     print(pieces.end())
 

@@ -6,9 +6,9 @@
     rat rat mat -> 1        p(1 | sentence) = σ(v · h_3 + a)
     mat mat cat -> 0
 
-x_t is the word one-hot: [time, batch, words] = [3, 3, 3]. The loss is the binary cross-entropy of
-the last state; its gradient reaches the first word through all three steps. After a few
-seconds every sentence has its label with a probability above 0.95.
+x_t is the word one-hot: [time, batch, words] = [3, 3, 3]. The loss is the binary cross-entropy of the
+last state; its gradient reaches the first word through all three steps. After a few seconds every
+sentence has its label with a probability above 0.95.
 """
 
 import dataclasses

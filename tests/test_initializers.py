@@ -124,7 +124,9 @@ def test_an_unknown_name_is_refused_with_the_known_names(rule, key):
         draw(rule, key, (2, 2), jnp.float32)
 
 
-@pytest.mark.parametrize("rule", [None, 0.1, jax.nn.initializers.orthogonal()], ids=str)
+@pytest.mark.parametrize(
+    "rule", [None, 0.1, jax.nn.initializers.orthogonal()], ids=["none", "number", "function"]
+)
 def test_what_is_neither_a_name_nor_a_rule_is_refused(rule, unchecked):
     with pytest.raises(ValueError, match="here: expected one of 'orthogonal'"):
         check_initializer("here", rule)

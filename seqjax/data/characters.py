@@ -60,7 +60,7 @@ class CharTokenizer(Tokenizer):
                 f"CharTokenizer.encode: {text[position]!r} (U+{ord(text[position]):04X}) at position "
                 f"{position} was not in the training text, which had {self.size} distinct "
                 "characters; train the tokenizer again on text that has it, "
-                "or use ByteTokenizer (--tokenizer bytes), which takes any text"
+                "or use ByteTokenizer, which takes any text"
             )
         return ids.astype(np.int32)
 

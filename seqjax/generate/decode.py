@@ -1,6 +1,7 @@
 """Generation: one compiled scan for a whole text, or one token at a time for as long as one likes."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -85,9 +86,11 @@ def _generate(model, params, key, prompt, length, temperature, top_k, top_p, sto
     state, logits = read(model, params, prompt)
     done = jnp.zeros(prompt.shape[1:], jnp.bool_)
 
-    def body(carry, key):
+    def body(carry, number):
         state, logits, done = carry
-        token = sample(key, logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        # Token n draws from fold_in(key, n): the same text at every length, and from `stream`.
+        token_key = jax.random.fold_in(key, number)
+        token = sample(token_key, logits, temperature=temperature, top_k=top_k, top_p=top_p)
         token = jnp.where(done, 0, token)
         log_prob = -token_cross_entropy(logits, token, mask=~done)
         state, logits = model.step(params, state, token)
@@ -96,9 +99,7 @@ def _generate(model, params, key, prompt, length, temperature, top_k, top_p, sto
             done = done | (token == stop)
         return (state, logits, done), (token, log_prob, real)
 
-    _, (tokens, log_probs, real) = lax.scan(
-        body, (state, logits, done), jax.random.split(key, length)
-    )
+    _, (tokens, log_probs, real) = lax.scan(body, (state, logits, done), jnp.arange(length))
     return Generated(tokens, jnp.sum(real, axis=0, dtype=jnp.int32), log_probs)
 
 
@@ -116,21 +117,26 @@ def stream(
     """The tokens that continue `prompt`, one by one and without end, in constant memory.
 
     prompt: int[time], one sequence. Ends after the `stop` token, which it gives, or when the caller
-    stops asking. The other arguments are those of `generate`.
+    stops asking. The other arguments are those of `generate`, which gives the same tokens for the same
+    key. Raises a ValueError, at once, as `generate` does.
     """
-    prompt = as_prompt(prompt)
-    if prompt.ndim != 1:
-        raise ValueError(f"stream: prompt has shape {prompt.shape}; expected one sequence, [time]")
+    tokens = as_prompt(prompt)
+    if tokens.ndim != 1:
+        raise ValueError(f"stream: prompt has shape {tokens.shape}; expected one sequence, [time]")
     check_sampling(temperature, top_k, top_p)
-    state, logits = _read(model, params, prompt)
-    while True:
-        key, token_key = jax.random.split(key)
-        state, logits, token = _next_token(
-            model, params, state, logits, token_key, temperature, top_k, top_p
-        )
-        yield int(token)
-        if stop is not None and int(token) == stop:
-            return
+
+    def draw() -> Iterator[int]:
+        state, logits = _read(model, params, tokens)
+        for number in itertools.count():
+            token_key = jax.random.fold_in(key, number)
+            state, logits, token = _next_token(
+                model, params, state, logits, token_key, temperature, top_k, top_p
+            )
+            yield int(token)
+            if stop is not None and int(token) == stop:
+                return
+
+    return draw()
 
 
 def read(model: Generative, params: Any, prompt: Array) -> tuple[State, Array]:

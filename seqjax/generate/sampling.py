@@ -13,7 +13,7 @@ def sample(
     *,
     temperature: float | Float[Array, ""] = 1.0,
     top_k: int | None = None,
-    top_p: float | None = None,
+    top_p: float | Float[Array, ""] | None = None,
 ) -> Int[Array, "*batch"]:
     """Token ~ softmax(logits / temperature), cut to the likeliest.
 
@@ -21,7 +21,7 @@ def sample(
         may be traced, so that another temperature does not recompile.
     top_k: only the k likeliest tokens; ties at the border are all kept.
     top_p: only the smallest set of likeliest tokens whose probability, at that temperature and after
-        `top_k`, reaches p (Holtzman et al. 2020).
+        `top_k`, reaches p (Holtzman et al. 2020). It may be traced too.
 
     Raises a ValueError for a temperature below 0, a k below 1, or a p outside (0, 1].
 
@@ -50,7 +50,7 @@ def keep_top_k(
 
 
 def keep_top_p(
-    logits: Float[Array, "*batch vocabulary"], p: float
+    logits: Float[Array, "*batch vocabulary"], p: float | Float[Array, ""]
 ) -> Float[Array, "*batch vocabulary"]:
     """-∞ outside the smallest set of likeliest tokens whose probability reaches p.
 
@@ -64,11 +64,13 @@ def keep_top_p(
     return jnp.where(kept, logits, -jnp.inf)
 
 
-def check_sampling(temperature: float | Array, top_k: int | None, top_p: float | None) -> None:
-    """Refuse settings that describe no distribution."""
+def check_sampling(
+    temperature: float | Array, top_k: int | None, top_p: float | Array | None
+) -> None:
+    """Refuse settings that describe no distribution, where they are numbers and not traced."""
     if isinstance(temperature, int | float) and not temperature >= 0:
         raise ValueError(f"temperature: expected a number of at least 0, got {temperature!r}")
     if top_k is not None:
         checks.positive("top_k", top_k)
-    if top_p is not None and not 0 < top_p <= 1:
+    if isinstance(top_p, int | float) and not 0 < top_p <= 1:
         raise ValueError(f"top_p: expected a probability in (0, 1], got {top_p!r}")

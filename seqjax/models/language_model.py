@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Shaped
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float
 
 from seqjax import checks, losses
 from seqjax.arithmetic import add_vector, compute_dtype, matmul, scale_kept
@@ -115,13 +115,17 @@ class LanguageModel:
         self,
         params: LanguageModelParams,
         state: State,
-        tokens: Int[Array, "time *batch"],
+        tokens: ArrayLike,
         *,
         key: Array | None = None,
-        lengths: Shaped[Array, "..."] | None = None,
-        resets: Shaped[Array, "..."] | None = None,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
     ) -> tuple[State, Float[Array, "time *batch vocabulary"]]:
-        """The state after the last token, and the logits of the token that follows each."""
+        """The state after the last token, and the logits of the token that follows each.
+
+        tokens: int[time, *batch]. key: draws the noise of this call; None is evaluation. lengths and
+        resets are those of `sj.unroll`.
+        """
         cell_key, embedding_key, output_key = (
             (None, None, None) if key is None else jax.random.split(key, 3)
         )
@@ -133,9 +137,9 @@ class LanguageModel:
         return state, self.readout(params, self._drop(ys, output_key))
 
     def step(
-        self, params: LanguageModelParams, state: State, token: Int[Array, "*batch"]
+        self, params: LanguageModelParams, state: State, token: ArrayLike
     ) -> tuple[State, Float[Array, "*batch vocabulary"]]:
-        """One token, without noise: the state after it and the logits of the next one."""
+        """One token, int[*batch], without noise: the state after it, the logits of the next one."""
         cell = self.cell.deterministic()
         state, y = cell.step(params.cell, state, self.embed(params, token))
         return state, self.readout(params, y)
@@ -154,11 +158,17 @@ class LanguageModel:
         return nats.value, (carry, {"nats": nats, "accuracy": accuracy})
 
     def embed(
-        self, params: LanguageModelParams, tokens: Int[Array, "*any"]
+        self, params: LanguageModelParams, tokens: ArrayLike
     ) -> Float[Array, "*any embedding"]:
-        """X = E[token]; a token outside the vocabulary gives NaN, never another token's row."""
-        valid = (tokens >= 0) & (tokens < self.vocabulary)
-        rows = jnp.where(valid, tokens, self.vocabulary)
+        """Rows E[token] of int[*any]; outside the vocabulary NaN, never another token's row.
+
+        Raises a ValueError for tokens that are no integers.
+        """
+        ids = jnp.asarray(tokens)
+        if not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise ValueError(f"LanguageModel: tokens are {ids.dtype}; expected integers")
+        known = (ids >= 0) & (ids < self.vocabulary)
+        rows = jnp.where(known, ids, self.vocabulary)
         return jnp.take(params.embedding, rows, axis=0, mode="fill", fill_value=jnp.nan)
 
     def readout(

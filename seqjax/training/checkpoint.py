@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 
 from seqjax.training.state import TrainState
 
@@ -50,82 +52,84 @@ class Checkpoints:
 
         Raises a ValueError where there is none, or where it does not fit the target.
         """
-        if self.latest is None:
-            raise ValueError(f"restore: {self.directory} holds no checkpoint")
-        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
-        try:
-            restored = self._manager.restore(
-                self.latest,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(shapes), facts=ocp.args.JsonRestore()
-                ),
-            )
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
-                f"restore: the checkpoint {self.latest} in {self.directory} was made by another "
-                f"model or optimizer than the one given: {error}"
-            ) from error
+        step = self._check("restore", target)
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(_placed(target)), facts=ocp.args.JsonRestore()
+        )
+        restored = self._manager.restore(step, args=args)
         return restored["state"], restored["facts"]
 
     def restore_params(self, target: Any) -> Any:
         """The params of the newest state alone, into the structure of `target` (arrays or shapes).
 
         For evaluation and generation, where the optimizer that made them need not be known; `target`
-        may be `jax.eval_shape(model.init, key)`. Arrays go where those of `target` are, else to the
-        first device.
+        may be `jax.eval_shape(model.init, key)`.
 
         Raises a ValueError where there is none, or where it does not fit the target.
         """
-        step = self.latest
-        if step is None:
-            raise ValueError(f"restore_params: {self.directory} holds no checkpoint")
-        item = {"params": jax.tree.map(_placed, target)}
-        folder = self.directory / str(step) / "state"
-        # Not through the manager, which reads only what it was told to write: whole states.
-        reader = ocp.PyTreeCheckpointHandler()
-        stored = {"params": reader.metadata(folder).tree["params"]}
-        # Before anything is read: orbax leaves threads in flight where shapes differ, casts where
-        # dtypes differ, and passes over what is stored but not asked for.
-        if wrong := _differences(_described(stored), _described(item)):
-            raise ValueError(
-                f"restore_params: the checkpoint {step} in {self.directory} was made by "
-                f"another model than the one given: {wrong[0]}"
-            )
+        step = self._check("restore_params", {"params": target})
+        item = {"params": _placed(target)}
         args = ocp.args.PyTreeRestore(
             item,
             restore_args=ocp.checkpoint_utils.construct_restore_args(item),
             partial_restore=True,
         )
-        return reader.restore(folder, args=args)["params"]
+        # Not through the manager, which reads only what it was told to write: whole states.
+        return ocp.PyTreeCheckpointHandler().restore(self._folder(step), args=args)["params"]
 
     def close(self) -> None:
         """Let go of the folder."""
         self._manager.close()
 
+    def _folder(self, step: int) -> epath.Path:
+        return epath.Path(self.directory) / str(step) / "state"
 
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of a leaf, and a device: the stored one may not be here."""
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    def _check(self, name: str, target: Any) -> int:
+        """The newest step, once its arrays are those of `target`, which may be a part of the state.
+
+        Before anything is read: orbax casts where dtypes differ, passes over what is stored but not
+        asked for, and leaves threads in flight where shapes differ.
+        """
+        step = self.latest
+        if step is None:
+            raise ValueError(f"{name}: {self.directory} holds no checkpoint")
+        stored = ocp.PyTreeCheckpointHandler().metadata(self._folder(step)).tree
+        if isinstance(target, dict):
+            stored = {part: stored[part] for part in target}
+        there, here = _described(stored), _described(target)
+        for path in sorted({**there, **here}):
+            if there.get(path) != here.get(path):
+                raise ValueError(
+                    f"{name}: the checkpoint {step} in {self.directory} was made by another model or "
+                    f"optimizer than the one given: {path} is {there.get(path, 'missing')} there, "
+                    f"{here.get(path, 'missing')} here"
+                )
+        return step
+
+
+def _placed(target: Any) -> Any:
+    """The shape and dtype of each leaf, and a device: the one that it was stored from may be gone."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def place(leaf: Any) -> jax.ShapeDtypeStruct:
+        sharding = getattr(leaf, "sharding", None) or here
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, target)
 
 
 def _described(tree: Any) -> dict[str, str]:
-    """Dtype and shape of each array by its path."""
+    """Dtype and shape of each array by its path; random keys as the words that are stored."""
+
+    def words(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        return jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
+
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(jax.tree.map(words, tree))
     }
-
-
-def _differences(stored: dict[str, str], target: dict[str, str]) -> list[str]:
-    """One sentence for each array in which the two are not alike."""
-    return [
-        f"{path} is {stored.get(path, 'missing')} there, {target.get(path, 'missing')} here"
-        for path in sorted({**stored, **target})
-        if stored.get(path) != target.get(path)
-    ]
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -76,12 +76,14 @@ class Progress:
         return start | means | clipping(opt_state)
 
     def line(self, opt_state: Any) -> str:
-        """The newest metrics, tokens a second, how often clipped: for a person."""
+        """The newest metrics, tokens or examples a second, how often clipped: for a person."""
         seconds, tokens = self._rate_from
         rate = (self.tokens - tokens) / max(self.seconds - seconds, 1e-9)
         if self.seconds - seconds > 5:
             self._rate_from = (self.seconds, self.tokens)
-        parts = [describe(self._newest.means()), f"{rate:,.0f} tokens/s"]
+        means = self._newest.means()
+        what = "tokens" if "nats" in means else "examples"
+        parts = [describe(means), f"{rate:,.0f} {what}/s"]
         numbers = clipping(opt_state)
         if "clip_rate" in numbers:
             parts.append(f"clipped {numbers['clip_rate']:.0%}")

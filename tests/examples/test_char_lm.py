@@ -26,7 +26,7 @@ def test_a_run_says_what_it_learns_from_and_how_to_go_on(trained: Trained):
     run, finished = trained
     assert "432 tokens to learn from, 48 to check, 12 in the vocabulary" in finished.out
     assert re.search(r"^step +6 .*nats \d", finished.out, re.MULTILINE)
-    assert f"python examples/generate.py --run {run} --prompt" in finished.out
+    assert f"python examples/generate.py --run {run}" in finished.out
 
 
 def test_a_finished_run_that_is_resumed_trains_no_more_and_writes_the_same(
@@ -49,7 +49,7 @@ def test_a_run_is_never_written_over(trained: Trained, text_file: Path):
     code, out, err = in_a_process("char_lm.py", *TINY, "--data", text_file, "--run", trained.run)
     assert (code, out) == (1, "")
     assert err == (
-        f"{trained.run} holds a run already; go on with it by --resume {trained.run}, "
+        f"char_lm.py: {trained.run} holds a run; go on with it by --resume {trained.run}, "
         "or name another\n"
     )
     assert before == {file: file.stat().st_mtime_ns for file in trained.run.rglob("*")}
@@ -78,6 +78,13 @@ def test_a_text_that_cannot_be_learned_from_ends_in_one_line(
     assert finished.err.startswith("char_lm.py: ")
     assert complaint in finished.err
     assert "\n" not in finished.err
+    assert not (tmp_path / "run").exists()  # nothing is left behind that would be in the way
+
+
+@pytest.mark.parametrize("option", ["--steps", "--evaluations", "--sample"])
+def test_a_count_below_one_ends_in_one_line(option: str, tmp_path: Path, script: Script):
+    finished = script("char_lm.py", *TINY, option, 0, "--run", tmp_path / "run")
+    assert finished == (1, "", f"char_lm.py: {option}: expected at least 1, got 0")
 
 
 def test_bytes_that_are_no_utf_8_are_learned_as_bytes(tmp_path: Path, script: Script):
@@ -90,4 +97,4 @@ def test_bytes_that_are_no_utf_8_are_learned_as_bytes(tmp_path: Path, script: Sc
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path, script: Script):
     finished = script("char_lm.py", "--resume", tmp_path)
-    assert finished == (1, "", f"{tmp_path} is no run folder: it holds no options.json")
+    assert finished == (1, "", f"char_lm.py: {tmp_path} is no run folder: it holds no options.json")

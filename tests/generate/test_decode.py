@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,12 @@ def params(model):
 
 
 PROMPT = jnp.array([1, 4, 2])
+
+
+def compiled() -> int:
+    """How often generation has been compiled."""
+    generate: Any = decode._generate
+    return generate._cache_size()
 
 
 def test_greedy_generation_is_the_loop_a_person_would_write(model, params):
@@ -44,6 +51,16 @@ def test_streaming_gives_one_token_at_a_time_and_the_greedy_text(model, params):
     written = sj.generate(model, params, jax.random.key(0), PROMPT, 12, temperature=0.0)
     stream = sj.stream(model, params, jax.random.key(5), PROMPT, temperature=0.0)
     assert list(itertools.islice(stream, 12)) == written.tokens.tolist()
+
+
+def test_the_same_key_gives_the_same_text_at_every_length_and_from_a_stream(model, params):
+    long, short = (
+        sj.generate(model, params, jax.random.key(4), PROMPT, n, temperature=1.2).tokens.tolist()
+        for n in (20, 9)
+    )
+    stream = sj.stream(model, params, jax.random.key(4), PROMPT, temperature=1.2)
+    assert short == long[:9]
+    assert list(itertools.islice(stream, 20)) == long
 
 
 def test_a_stop_token_ends_a_text(model, params):
@@ -89,11 +106,25 @@ def test_the_same_key_writes_the_same_text(model, params):
 def test_another_temperature_does_not_compile_again(model, params):
     options = {"top_k": 4}
     sj.generate(model, params, jax.random.key(0), PROMPT, 5, temperature=0.5, **options)
-    before = decode._generate._cache_size()
+    before = compiled()
     equal = sj.models.LanguageModel(vocabulary=6, cell=sj.LSTM(8), embedding=4)
     for temperature in (0.0, 0.9, 1.7):
         sj.generate(equal, params, jax.random.key(0), PROMPT, 5, temperature=temperature, **options)
-    assert decode._generate._cache_size() == before
+    assert compiled() == before
+
+
+def test_top_p_cuts_a_text_as_it_cuts_one_draw(model, params):
+    """So small a p leaves one token; another p does not compile again."""
+    greedy = sj.generate(model, params, jax.random.key(0), PROMPT, 5, temperature=0.0).tokens
+    narrow = sj.generate(model, params, jax.random.key(9), PROMPT, 5, top_p=1e-6).tokens
+    assert narrow.tolist() == greedy.tolist()
+    before = compiled()
+    wide = sj.generate(model, params, jax.random.key(9), PROMPT, 5, top_p=1.0).tokens
+    assert compiled() == before
+    free = sj.generate(model, params, jax.random.key(9), PROMPT, 5).tokens
+    assert wide.tolist() == free.tolist()
+    streamed = sj.stream(model, params, jax.random.key(9), PROMPT, top_p=1e-6)
+    assert list(itertools.islice(streamed, 5)) == greedy.tolist()
 
 
 def test_score_is_the_log_probability_of_a_text(model, params):
@@ -114,7 +145,7 @@ def test_a_prompt_without_a_token_is_refused(model, params, prompt):
     with pytest.raises(ValueError, match="with at least one token"):
         sj.generate(model, params, jax.random.key(0), prompt, 3)
     with pytest.raises(ValueError, match="with at least one token"):
-        next(sj.stream(model, params, jax.random.key(0), prompt))
+        sj.stream(model, params, jax.random.key(0), prompt)
 
 
 def test_bad_settings_are_refused(model, params):
@@ -124,6 +155,6 @@ def test_bad_settings_are_refused(model, params):
     with pytest.raises(ValueError, match="top_k"):
         sj.generate(model, params, key, PROMPT, 3, top_k=-1)
     with pytest.raises(ValueError, match="expected one sequence"):
-        next(sj.stream(model, params, key, PROMPT[:, None]))
+        sj.stream(model, params, key, PROMPT[:, None])
     with pytest.raises(ValueError, match="at least two tokens"):
         sj.score(model, params, jnp.array([1]))

@@ -64,11 +64,69 @@ def test_another_model_is_refused(tmp_path):
         Checkpoints(tmp_path).restore(state_of(sj.LSTM(4)))
     with pytest.raises(ValueError, match="made by another model or optimizer"):
         Checkpoints(tmp_path).restore(state_of(sj.GRU(5)))
+    half = jax.tree.map(lambda h: h.astype(jnp.bfloat16), state_of(sj.GRU(4)).carry)
+    with pytest.raises(ValueError, match=r"carry.h is float32\[2, 4\] there, bfloat16"):
+        Checkpoints(tmp_path).restore(state_of(sj.GRU(4))._replace(carry=half))
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoint"):
         Checkpoints(tmp_path).restore(state_of(sj.GRU(4)))
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("as_shapes", [True, False])
+def test_params_come_back_alone_without_their_optimizer(tmp_path, cell, as_shapes):
+    state = state_of(cell)
+    Checkpoints(tmp_path).save(state, {})
+    target = state_of(cell, seed=5).params
+    back = Checkpoints(tmp_path).restore_params(
+        jax.eval_shape(lambda: target) if as_shapes else target
+    )
+    assert jax.tree.structure(back) == jax.tree.structure(state.params)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(back))
+    chex.assert_trees_all_equal(back, state.params)
+
+
+def test_params_are_those_of_the_newest_state_and_leave_the_manager_usable(tmp_path):
+    checkpoints, state = Checkpoints(tmp_path), state_of(sj.GRU(4))
+    for step in (1, 2):
+        params = jax.tree.map(lambda p, step=step: p + step, state.params)
+        checkpoints.save(state._replace(params=params, step=jnp.array(step)), {})
+    chex.assert_trees_all_equal(checkpoints.restore_params(state.params), params)
+    assert int(checkpoints.restore(state)[0].step) == 2
+    checkpoints.save(state._replace(step=jnp.array(3)), {})
+    chex.assert_trees_all_equal(checkpoints.restore_params(state.params), state.params)
+
+
+@pytest.mark.parametrize(
+    ("cell", "difference"),
+    [
+        (sj.GRU(5), r"params.bias is float32\[12\] there, float32\[15\] here"),
+        (sj.GRU(4, param_dtype=jnp.bfloat16), r"params.bias is float32\[12\] there, bfloat16"),
+        (sj.Elman(4), r"params.bias is float32\[12\] there, float32\[4\] here"),
+        (sj.Stack((sj.GRU(4),)), r"params.bias is float32\[12\] there, missing here"),
+    ],
+)
+def test_params_of_another_model_are_refused_by_name(tmp_path, cell, difference):
+    Checkpoints(tmp_path).save(state_of(sj.GRU(4)), {})
+    with pytest.raises(
+        ValueError, match=f"made by another model or optimizer than .*: {difference}"
+    ):
+        Checkpoints(tmp_path).restore_params(state_of(cell).params)
+
+
+def test_params_that_are_stored_but_not_asked_for_are_refused(tmp_path):
+    free, tied = (sj.models.LanguageModel(9, sj.GRU(4), 4, tied=t) for t in (False, True))
+    state = state_of(sj.GRU(4))._replace(params=free.init(jax.random.key(0)))
+    Checkpoints(tmp_path).save(state, {})
+    with pytest.raises(ValueError, match=r"params.readout_kernel is .* there, missing here"):
+        Checkpoints(tmp_path).restore_params(tied.init(jax.random.key(0)))
+
+
+def test_there_are_no_params_in_an_empty_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"restore_params: .* holds no checkpoint"):
+        Checkpoints(tmp_path).restore_params(state_of(sj.GRU(4)).params)
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)

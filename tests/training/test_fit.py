@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import chex
 import jax
@@ -144,7 +145,7 @@ def test_the_first_line_and_every_evaluation_reach_a_plain_screen(capsys):
     assert out.count("nats 1.000 (perplexity 2.72)") == 2
     assert out.count("a [sample] as it is") == 2
     assert "clipped" in out
-    assert "tokens/s" in out
+    assert "examples/s" in out
 
 
 def test_nothing_is_shown_where_nothing_is_asked_for(capsys):
@@ -182,7 +183,7 @@ def test_bad_input_is_named(tmp_path):
     optimizer = optax.sgd(0.1)
     state = begin(optimizer)
     for name in ("steps", "log_every", "evaluate_every"):
-        options = {"steps": 3} | {name: 0}
+        options: dict[str, Any] = {"steps": 3} | {name: 0}
         with pytest.raises(ValueError, match=f"fit: {name}: expected a positive integer"):
             fit(line_loss, optimizer, state, [line()], display=False, **options)
     with pytest.raises(ValueError, match="list without get_state and set_state"):
