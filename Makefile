@@ -27,7 +27,7 @@ train: $(VENV)/.train ## train a character language model on Shakespeare, then g
 test: $(VENV)/.dev ## format, lint, types, floors, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 

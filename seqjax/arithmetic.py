@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from seqjax import checks
+
 
 def compute_dtype(dtype: DTypeLike | None, param_dtype: DTypeLike) -> DTypeLike:
     """The dtype that matmuls run in: `dtype`, or that of the parameters where it is None."""
@@ -24,6 +26,14 @@ def matmul(
     return jnp.matmul(
         x.astype(dtype), kernel.astype(dtype), preferred_element_type=accumulator(dtype)
     )
+
+
+def affine(
+    name: str, x: Array, kernel: Array, bias: Array, dtype: DTypeLike
+) -> Float[Array, "*batch columns"]:
+    """`x @ kernel + bias`; a ValueError that names `name` where x has another width than kernel."""
+    checks.trailing(name, x, kernel.shape[0])
+    return add_vector(matmul(x, kernel, dtype), bias)
 
 
 def add_vector(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from seqjax import checks
 from seqjax.activations import Activation, activate, check_activation
-from seqjax.arithmetic import accumulator, add_vector, compute_dtype, matmul
+from seqjax.arithmetic import accumulator, add_vector, affine, compute_dtype, matmul
 from seqjax.cell import GatedCell
 from seqjax.initializers import (
     Initializer,
@@ -83,9 +83,8 @@ class Elman(GatedCell):
 
     def project(self, params: ElmanParams, x: Array) -> Array:
         """z_t = x_t W + b."""
-        checks.trailing("Elman: x", x, params.input_kernel.shape[0])
         dtype = compute_dtype(self.dtype, self.param_dtype)
-        return add_vector(matmul(x, params.input_kernel, dtype), params.bias)
+        return affine("Elman: x", x, params.input_kernel, params.bias, dtype)
 
     def recurrent_input(self, state: ElmanState) -> Array:
         """h_{t-1}."""

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator, add_vector, compute_dtype, matmul
+from seqjax.arithmetic import accumulator, add_vector, affine, compute_dtype
 from seqjax.cell import GatedCell
 from seqjax.initializers import (
     Initializer,
@@ -86,9 +86,8 @@ class GRU(GatedCell):
 
     def project(self, params: GRUParams, x: Array) -> Array:
         """W x_t + b, for all three gates."""
-        checks.trailing("GRU: x", x, params.input_kernel.shape[0])
         dtype = compute_dtype(self.dtype, self.param_dtype)
-        return add_vector(matmul(x, params.input_kernel, dtype), params.bias)
+        return affine("GRU: x", x, params.input_kernel, params.bias, dtype)
 
     def recurrent_input(self, state: GRUState) -> Array:
         """h_{t-1}."""

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator, add_vector, compute_dtype, matmul
+from seqjax.arithmetic import accumulator, affine, compute_dtype
 from seqjax.cell import GatedCell
 from seqjax.initializers import (
     Constant,
@@ -92,9 +92,8 @@ class LSTM(GatedCell):
 
     def project(self, params: LSTMParams, x: Array) -> Array:
         """z_t = W x_t + b."""
-        checks.trailing("LSTM: x", x, params.input_kernel.shape[0])
         dtype = compute_dtype(self.dtype, self.param_dtype)
-        return add_vector(matmul(x, params.input_kernel, dtype), params.bias)
+        return affine("LSTM: x", x, params.input_kernel, params.bias, dtype)
 
     def recurrent_input(self, state: LSTMState) -> Array:
         """h_{t-1}."""

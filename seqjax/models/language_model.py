@@ -9,7 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks, losses
-from seqjax.arithmetic import add_vector, compute_dtype, matmul, scale_kept
+from seqjax.arithmetic import affine, compute_dtype, scale_kept
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Batch
 from seqjax.gradients import Metrics
@@ -177,7 +177,7 @@ class LanguageModel:
         """Logits = y V + b."""
         kernel = params.embedding.T if params.readout_kernel is None else params.readout_kernel
         dtype = compute_dtype(self.dtype, self.param_dtype)
-        return add_vector(matmul(y, kernel, dtype), params.readout_bias)
+        return affine("LanguageModel: y", y, kernel, params.readout_bias, dtype)
 
     def _drop(self, x: Array, key: Array | None) -> Array:
         if key is None or self.dropout == 0:

@@ -95,6 +95,10 @@ def fit(
                 screen.say("" if on_evaluation is None else on_evaluation(state))
                 folder.save(state, progress.facts())
         folder.save(state, progress.facts())
+        if interrupt.asked and directory is not None:
+            screen.say(
+                f"stopped after step {step}, saved in {directory}; the same call goes on there"
+            )
     folder.close()
     return FitResult(state, folder.log.records, interrupted=step < steps)
 

@@ -89,6 +89,7 @@ def test_ctrl_c_saves_and_a_second_run_goes_on_bit_for_bit(tmp_path, unbroken):
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "interrupted" in output
+    assert "stopped after step" in output
     stopped = int(output.split("interrupted")[1].split()[0])
     assert 0 < stopped < small_run.STEPS
     assert (tmp_path / "checkpoints" / str(stopped)).is_dir()
