@@ -134,6 +134,8 @@ def find_run(options: Options) -> tuple[Path, Options]:
     for name in ("steps", "evaluations", "sample"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name}: expected at least 1, got {getattr(options, name)}")
+    if options.learning_rate <= 0 or options.temperature < 0:
+        raise ValueError("--learning-rate must be above 0, and --temperature at least 0")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run = options.run or Path("runs") / f"{options.cell}-{stamp}"
     if (run / "options.json").exists():

@@ -47,7 +47,7 @@ class Options:
     stop: str | None = None
     """Stop after this text, which is one token."""
     stream: bool = False
-    """Show every character as soon as it is drawn (another text than without, for the same seed)."""
+    """Show every character as soon as it is drawn."""
     score: str | None = None
     """Write nothing; show how likely the model finds this text."""
 

@@ -87,6 +87,11 @@ class Cell(abc.ABC):
         return self
 
     @property
+    def causal(self) -> bool:
+        """Whether y_t depends on x_1 … x_t alone, so that it may predict x_{t+1}."""
+        return True
+
+    @property
     def mixing(self) -> Mixing:
         """The structure of ∂s_t/∂s_{t-1}: elementwise, block-diagonal by heads, or dense."""
         return "dense"

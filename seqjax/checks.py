@@ -5,30 +5,33 @@ Shapes are static under `jax.jit`, so a check runs once, while tracing, and cost
 
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether `value` is a plain number, of Python or NumPy, and so can be checked by its value."""
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def positive(name: str, value: int) -> None:
     """`value` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
 
 
 def fraction(name: str, value: float) -> None:
     """`value` is a rate in [0, 1): the share that is dropped, never the share that is kept."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a rate in [0, 1), got {value!r}")
 
 
 def finite_positive(name: str, value: float) -> None:
     """`value` is a finite number above zero."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not 0 < value < math.inf  # NaN fails both comparisons
-    ):
+    if not is_number(value) or not 0 < value < math.inf:  # NaN fails both comparisons
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
@@ -37,6 +40,18 @@ def one_of(name: str, value: Any, known: Collection[Any]) -> None:
     if value not in known:
         names = ", ".join(repr(k) for k in known)
         raise ValueError(f"{name}: expected one of {names}, got {value!r}")
+
+
+def floating(name: str, dtype: Any) -> None:
+    """`dtype` names a real floating-point type, or is None."""
+    try:
+        good = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        good = False
+    if not good:
+        raise ValueError(
+            f"{name}: expected a floating-point dtype such as jnp.float32, got {dtype!r}"
+        )
 
 
 def trailing(name: str, x: jax.Array, expected: int) -> None:

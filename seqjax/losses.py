@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Shaped
 
@@ -281,7 +282,14 @@ def _without_padding(predictions: Array, targets: Array, mask: Array | None) -> 
     Before anything is computed from them: masking only the loss leaves 0 · NaN in the gradient.
     """
     predictions = predictions.astype(_sum_dtype(predictions))
-    return _zero_padding(predictions, mask), _zero_padding(targets, mask)
+    return _zero_padding(predictions, mask), _zero_padding(_in_32_bits(targets), mask)
+
+
+def _in_32_bits(targets: Array) -> Array:
+    """Wide integers of NumPy cut to int32, where JAX would wrap them into the range of the classes."""
+    if not isinstance(targets, np.ndarray) or targets.dtype not in (np.int64, np.uint64):
+        return targets
+    return jnp.asarray(np.clip(targets, -1, np.iinfo(np.int32).max).astype(np.int32))
 
 
 def _label(logits: Array, targets: Array) -> tuple[Array, Array]:
@@ -312,7 +320,7 @@ def _weights(class_weights: Array | None, logits: Array) -> Array:
 
 def _positive_weight(positive_weight: float | Array | None, logits: Array) -> Array:
     """The factor of the positive targets, as a scalar of the dtype of logits."""
-    if isinstance(positive_weight, int | float):
+    if checks.is_number(positive_weight):
         checks.finite_positive("losses: positive_weight", positive_weight)
     a = jnp.asarray(1.0 if positive_weight is None else positive_weight, logits.dtype)
     if a.shape:

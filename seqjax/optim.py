@@ -92,7 +92,7 @@ def halve_by_global_norm(
     [15. 20.]
     [ 7.5 10. ]
     """
-    if isinstance(threshold, int | float):
+    if checks.is_number(threshold):
         checks.finite_positive("halve_by_global_norm: threshold", threshold)
     elif jnp.shape(threshold) != ():
         raise ValueError(
@@ -251,14 +251,19 @@ def clipped_adamw(
     _check_not_negative("learning_rate", learning_rate)
     _check_not_negative("weight_decay", weight_decay)
     for name, value in (("clip_norm", clip_norm), ("eps", eps)):
-        if isinstance(value, int | float):
+        if checks.is_number(value):
             checks.finite_positive(f"clipped_adamw: {name}", value)
     for name, value in (("b1", b1), ("b2", b2)):
-        if isinstance(value, int | float):
+        if checks.is_number(value):
             checks.fraction(f"clipped_adamw: {name}", value)
     # float32 by name: the default is the dtype of the parameters.
     factory = optax.inject_hyperparams(_clipped_adamw, "mask", hyperparam_dtype=jnp.float32)
-    return _promoting(factory(learning_rate, clip_norm, weight_decay, b1, b2, eps, mask))
+    # A scalar of NumPy is neither number nor array to optax, which would not inject it.
+    numbers = (
+        value.item() if isinstance(value, np.number) else value
+        for value in (learning_rate, clip_norm, weight_decay, b1, b2, eps)
+    )
+    return _promoting(factory(*numbers, mask))
 
 
 def set_hyperparameters(opt_state: Any, **values: float | Array) -> Any:
@@ -372,5 +377,5 @@ def _like(value: float | Array, old: Array) -> Array:
 
 
 def _check_not_negative(name: str, value: Any) -> None:
-    if isinstance(value, int | float) and not 0 <= value < math.inf:
+    if isinstance(value, str | bool) or (checks.is_number(value) and not 0 <= value < math.inf):
         raise ValueError(f"clipped_adamw: {name}: expected a number of at least 0, got {value!r}")

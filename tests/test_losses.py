@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
@@ -555,3 +556,11 @@ def test_mean_squared_error_refuses_what_does_not_fit(arguments, message):
 def test_mean_over_refuses_a_mask_of_another_shape():
     with pytest.raises(ValueError, match=r"mask has shape \(2,\) but there are tokens \(3,\)"):
         losses.mean_over(jnp.ones(3), jnp.ones(2, bool))
+
+
+def test_wide_targets_of_numpy_never_wrap_under_a_mask(unchecked):
+    logits, mask = jnp.zeros((5, 4)), jnp.ones(5, bool)
+    targets: Any = np.full(5, 2**32 + 1)
+    assert np.isnan(float(losses.cross_entropy(logits, targets, mask=mask)))
+    padded = losses.cross_entropy(logits, targets, mask=jnp.zeros(5, bool))
+    assert float(padded) == 0.0

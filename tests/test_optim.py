@@ -615,3 +615,15 @@ def test_a_scheduled_hyperparameter_is_refused_since_its_schedule_would_win():
     with pytest.raises(ValueError, match="learning_rate follows a schedule"):
         optim.set_hyperparameters(state, learning_rate=0.2)
     assert optim.set_hyperparameters(state, clip_norm=2.0).hyperparams["clip_norm"] == 2
+
+
+def test_scalars_of_numpy_are_injected_and_checked(unchecked):
+    rate: Any = np.float32(1e-2)
+    state: Any = optim.clipped_adamw(rate).init(jnp.zeros(2))
+    np.testing.assert_allclose(state.hyperparams["learning_rate"], 1e-2, rtol=1e-6)
+    wrongs: Any = (np.float32(-0.1), "1e-2", True)
+    for wrong in wrongs:
+        with pytest.raises(ValueError, match="learning_rate: expected a number of at least 0"):
+            optim.clipped_adamw(wrong)
+    with pytest.raises(ValueError, match="threshold: expected a positive number"):
+        optim.halve_by_global_norm(wrongs[0])

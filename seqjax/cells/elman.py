@@ -59,6 +59,8 @@ class Elman(GatedCell):
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
         checks.positive("Elman: features", self.features)
+        checks.floating("Elman: param_dtype", self.param_dtype)
+        checks.floating("Elman: dtype", self.dtype)
         check_activation("Elman: activation", self.activation)
         check_initializer("Elman: input_init", self.input_init)
         check_initializer("Elman: recurrent_init", self.recurrent_init)
@@ -171,6 +173,8 @@ class PreActivationRNN(GatedCell):
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
         checks.positive("PreActivationRNN: features", self.features)
+        checks.floating("PreActivationRNN: param_dtype", self.param_dtype)
+        checks.floating("PreActivationRNN: dtype", self.dtype)
         check_activation("PreActivationRNN: activation", self.activation)
         check_activation("PreActivationRNN: input_activation", self.input_activation)
         check_initializer("PreActivationRNN: input_init", self.input_init)

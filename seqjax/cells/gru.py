@@ -59,6 +59,8 @@ class GRU(GatedCell):
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
         checks.positive("GRU: features", self.features)
+        checks.floating("GRU: param_dtype", self.param_dtype)
+        checks.floating("GRU: dtype", self.dtype)
         check_initializer("GRU: input_init", self.input_init)
         check_initializer("GRU: recurrent_init", self.recurrent_init)
         check_initializer("GRU: bias_init", self.bias_init)

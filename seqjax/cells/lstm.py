@@ -63,6 +63,8 @@ class LSTM(GatedCell):
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
         checks.positive("LSTM: features", self.features)
+        checks.floating("LSTM: param_dtype", self.param_dtype)
+        checks.floating("LSTM: dtype", self.dtype)
         check_initializer("LSTM: input_init", self.input_init)
         check_initializer("LSTM: recurrent_init", self.recurrent_init)
         check_initializer("LSTM: bias_init", self.bias_init)

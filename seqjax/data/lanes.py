@@ -4,6 +4,7 @@ A text of N tokens has N - 1 pairs (a token, the token after it). They are laid 
 contiguous stretch of the text, and walked window by window; the state of a lane crosses windows.
 """
 
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -174,6 +175,7 @@ class Windows:
             "time": time,
             "lanes": count,
             "offset": self._offset(self._pass_number),
+            "checksum": zlib.crc32(self._batch.targets.tobytes()),
         }
 
     def set_state(self, state: dict[str, int]) -> None:
@@ -190,7 +192,7 @@ class Windows:
             )
         state = {name: int(value) for name, value in state.items()}
         here["offset"] = self._offset(state["pass_number"])
-        for name in ("time", "lanes", "offset"):
+        for name in ("time", "lanes", "offset", "checksum"):
             if state[name] != here[name]:
                 raise ValueError(
                     f"Windows.set_state: state has {name} {state[name]} but this one has "

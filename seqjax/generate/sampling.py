@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from seqjax import checks
+from seqjax.arithmetic import accumulator
 
 
 def sample(
@@ -29,6 +30,7 @@ def sample(
     Array(1, dtype=int32)
     """
     check_sampling(temperature, top_k, top_p)
+    logits = logits.astype(accumulator(logits.dtype))  # bfloat16 noise repeats itself
     temperature = jnp.asarray(temperature, logits.dtype)
     greedy = jnp.argmax(logits, axis=-1)
     scaled = logits / jnp.where(temperature > 0, temperature, 1)
@@ -68,9 +70,9 @@ def check_sampling(
     temperature: float | Array, top_k: int | None, top_p: float | Array | None
 ) -> None:
     """Refuse settings that describe no distribution, where they are numbers and not traced."""
-    if isinstance(temperature, int | float) and not temperature >= 0:
+    if checks.is_number(temperature) and not temperature >= 0:
         raise ValueError(f"temperature: expected a number of at least 0, got {temperature!r}")
     if top_k is not None:
         checks.positive("top_k", top_k)
-    if isinstance(top_p, int | float) and not 0 < top_p <= 1:
+    if checks.is_number(top_p) and not 0 < top_p <= 1:
         raise ValueError(f"top_p: expected a probability in (0, 1], got {top_p!r}")

@@ -5,6 +5,7 @@ from seqjax.gradients.bptt import GradientFn as GradientFn
 from seqjax.gradients.bptt import Loss as Loss
 from seqjax.gradients.bptt import Metrics as Metrics
 from seqjax.gradients.bptt import bptt as bptt
+from seqjax.gradients.bptt import with_loss as with_loss
 from seqjax.gradients.tbptt import TBPTT as TBPTT
 from seqjax.gradients.tbptt import Method as Method
 from seqjax.gradients.tbptt import Update as Update

@@ -64,6 +64,19 @@ def bptt(loss: Loss) -> GradientFn:
         (value, (carry, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(
             params, carry, batch, key
         )
-        return Gradient(grads, carry, {"loss": Mean(value, jnp.ones_like(value)), **metrics})
+        return Gradient(grads, carry, with_loss(value, metrics))
 
     return gradient
+
+
+def with_loss(value: Array, metrics: Any) -> Metrics:
+    """The metrics of a loss, and its scalar as "loss" where it reports none of that name.
+
+    Raises a ValueError for metrics that are no dict of `Mean`s.
+    """
+    if not isinstance(metrics, dict) or not all(isinstance(m, Mean) for m in metrics.values()):
+        raise ValueError(
+            f"the loss gives metrics {metrics!r}; expected a dict of sj.losses.Mean, or {{}}: "
+            "loss(params, carry, batch, key) -> (scalar, (carry, metrics))"
+        )
+    return {"loss": Mean(value, jnp.ones_like(value)), **metrics}

@@ -87,7 +87,9 @@ class TBPTT:
             )
             if tail:
                 model, last = window(model, (rest, None if keys is None else keys[-1]))
-                metrics = jax.tree.map(lambda m, n: jnp.append(m, n), metrics, last)
+                metrics = jax.tree.map(
+                    lambda m, n: jnp.concatenate([m, jnp.asarray(n)[None]]), metrics, last
+                )
             params, opt_state, carry = model
             return Update(params, opt_state, carry, metrics)
 

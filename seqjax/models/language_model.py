@@ -32,7 +32,7 @@ class LanguageModel:
     s_t, y_t = cell(s_{t-1}, x_t)
     p(token_{t+1} | token_1 … token_t) = softmax(y_t V + b)
 
-    vocabulary: the number of tokens; cell: any cell, a stack or residual one included.
+    vocabulary: the number of tokens; cell: any causal cell, a stack or residual one included.
     embedding: the width of x. tied: V = Eᵀ (Press, Wolf 2017), where embedding = cell.features.
     embedding_init: None draws E from N(0, 1), so that a token moves the cell more than the recurrence
         does (small embeddings leave an untrained LSTM in attractors of its own), and from
@@ -44,7 +44,8 @@ class LanguageModel:
     A pure pair of `init` and `apply`; `loss` has the one training signature, and `step` is what
     generation needs. Without a key a model is deterministic, as in evaluation.
 
-    Raises a ValueError for sizes below 1, a rate outside [0, 1), and a tied readout of another width.
+    Raises a ValueError for sizes below 1, a rate outside [0, 1), a cell that reads the future, and a
+    tied readout of another width.
     Reference: Mikolov et al. 2010, "Recurrent neural network based language model".
 
     >>> import jax, seqjax as sj
@@ -70,6 +71,13 @@ class LanguageModel:
         checks.positive("LanguageModel: vocabulary", self.vocabulary)
         checks.positive("LanguageModel: embedding", self.embedding)
         checks.instance("LanguageModel: cell", self.cell, Cell)
+        checks.floating("LanguageModel: param_dtype", self.param_dtype)
+        checks.floating("LanguageModel: dtype", self.dtype)
+        if not self.cell.causal:
+            raise ValueError(
+                f"LanguageModel: cell is {self.cell!r}, whose outputs read the tokens that are to be "
+                "predicted; expected a cell without Bidirectional"
+            )
         checks.fraction("LanguageModel: dropout", self.dropout)
         if self.embedding_init is not None:
             check_initializer("LanguageModel: embedding_init", self.embedding_init)
@@ -167,6 +175,8 @@ class LanguageModel:
         ids = jnp.asarray(tokens)
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise ValueError(f"LanguageModel: tokens are {ids.dtype}; expected integers")
+        # Narrow ids could not be compared with the size of the vocabulary, which would wrap.
+        ids = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
         known = (ids >= 0) & (ids < self.vocabulary)
         rows = jnp.where(known, ids, self.vocabulary)
         return jnp.take(params.embedding, rows, axis=0, mode="fill", fill_value=jnp.nan)

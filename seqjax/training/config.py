@@ -39,13 +39,14 @@ def to_config(value: Any) -> Any:
         return [to_config(item) for item in value]
     if isinstance(value, dict):
         return {name: to_config(item) for name, item in value.items()}
-    try:
+    if isinstance(value, np.number):
+        return value.item()
+    if isinstance(value, np.dtype | type) and hasattr(jnp, np.dtype(value).name):
         return {"dtype": np.dtype(value).name}
-    except TypeError:
-        raise ValueError(
-            f"to_config: {value!r} has no form in JSON; expected dataclasses, tuples, dtypes, "
-            "numbers, strings"
-        ) from None
+    raise ValueError(
+        f"to_config: {value!r} has no form in JSON; expected dataclasses, tuples, dtypes, "
+        "numbers, strings"
+    )
 
 
 def from_config(config: Any, known: Iterable[type] = ()) -> Any:

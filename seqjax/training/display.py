@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 
 class Display:
@@ -23,12 +24,19 @@ class Display:
         self.live = enabled and self.console.is_terminal
         self._next = -math.inf
         self._progress = Progress(
-            TextColumn("step"),
-            MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[line]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            # Counter, bar and time left keep their place on a narrow terminal; the text is cut.
+            TextColumn("step", table_column=Column(no_wrap=True, min_width=4)),
+            MofNCompleteColumn(
+                table_column=Column(no_wrap=True, min_width=2 * len(str(steps)) + 1)
+            ),
+            BarColumn(bar_width=12, table_column=Column(min_width=12)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+            TextColumn(
+                "{task.fields[line]}",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
             console=self.console,
+            expand=True,
             disable=not self.live,
             refresh_per_second=4,
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from seqjax.gradients import Loss
+from seqjax.gradients import Loss, with_loss
 from seqjax.training.totals import Totals
 
 
@@ -16,18 +16,18 @@ def evaluate(loss: Loss, params: Any, carry: Any, batches: Iterable[Any]) -> dic
     The carry of one batch enters the next; the key is None, so nothing is random. `loss` is a static
     argument: a function, or a method of a frozen dataclass, such as `model.loss`.
 
-    Raises a ValueError where there is no batch, or no metric.
+    Raises a ValueError where there is no batch.
     """
     totals = Totals()
     for batch in batches:
         carry, metrics = _metrics(loss, params, carry, batch)
         totals.add(metrics)
     if not totals.totals:
-        raise ValueError("evaluate: batches is empty, or the loss reports no metrics")
+        raise ValueError("evaluate: batches is empty")
     return totals.means()
 
 
 @functools.partial(jax.jit, static_argnames="loss")
 def _metrics(loss, params, carry, batch):
-    _, (carry, metrics) = loss(params, carry, batch, None)
-    return carry, metrics
+    value, (carry, metrics) = loss(params, carry, batch, None)
+    return carry, with_loss(value, metrics)

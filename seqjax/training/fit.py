@@ -53,7 +53,8 @@ def fit(
         has them, so that a resumed run goes on at the same place in the data.
     method: how a batch becomes updates: `whole_batch` (BPTT, one update), or `sj.tbptt(k1)`.
     evaluate: metrics for params, asked every `evaluate_every` steps (None: only at the end).
-        `on_evaluation(state)` may then give a text to show, a sample for instance.
+        `on_evaluation(state)` may then give a text to show, a sample for instance. What they are
+        given is taken over by the next step: copy what you keep.
     log_every: steps from one line of the log to the next.
     directory: where checkpoints, `log.jsonl` and `curves.png` go. A checkpoint is made at every
         evaluation, at the end and on Ctrl-C. Where one is there already the run goes on from it, and
@@ -87,13 +88,16 @@ def fit(
             if screen.due():
                 screen.show(step, progress.line(state.opt_state))
             if due:
-                values = {} if evaluate is None else evaluate(state.params)
-                if values:
-                    record = {"step": step, "seconds": round(progress.seconds, 3)}
-                    folder.log.write(record | {f"valid/{k}": v for k, v in values.items()})
-                    screen.say(f"step {step:>6}  {progress.seconds:5.1f} s  {describe(values)}")
-                screen.say("" if on_evaluation is None else on_evaluation(state))
-                folder.save(state, progress.facts())
+                try:
+                    values = {} if evaluate is None else evaluate(state.params)
+                    if values:
+                        values = {name: float(value) for name, value in values.items()}
+                        record = {"step": step, "seconds": round(progress.seconds, 3)}
+                        folder.log.write(record | {f"valid/{k}": v for k, v in values.items()})
+                        screen.say(f"step {step:>6}  {progress.seconds:5.1f} s  {describe(values)}")
+                    screen.say(None if on_evaluation is None else on_evaluation(state))
+                finally:  # whatever goes wrong in a look at the state, the training is not lost
+                    folder.save(state, progress.facts())
         folder.save(state, progress.facts())
         if interrupt.asked and directory is not None:
             screen.say(
@@ -117,10 +121,14 @@ def compiled_update(update: UpdateFn) -> Callable[[TrainState, Any], tuple[Train
 
 def endless(batches: Iterable[Any]) -> Iterator[Any]:
     """Batch after batch; a collection that ends is begun again."""
+    given = 0
     while True:
-        empty = True
+        before = given
         for batch in batches:
-            empty = False
+            given += 1
             yield batch
-        if empty:
-            raise ValueError("fit: batches holds nothing, or was gone through before")
+        if given == before:
+            raise ValueError(
+                f"fit: batches ended after {given}; expected an endless iterator, or a collection "
+                "that can be gone through again"
+            )

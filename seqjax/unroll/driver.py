@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
@@ -61,7 +62,7 @@ def unroll(
         noise is redrawn; without a key the noise in `state` is used as it is.
     lengths: int[*batch]. Outputs past the end are zero, the final state is that after the last real
         step, and a length of 0 returns the state that came in. What the padding holds, even NaN,
-        changes neither values nor gradients. Lengths above `time` mean `time`.
+        changes neither values nor gradients. Lengths above `time` mean `time`, those below 0 mean 0.
     resets: bool[time, *batch], True at the first step of a document: before it the state becomes the
         initial one, keeping its noise. In reverse the cut lies after that step. Marks in the padding
         are ignored.
@@ -81,7 +82,7 @@ def unroll(
     """
     check_static(cell, engine, remat)
     xs = jnp.asarray(xs)
-    lengths = None if lengths is None else jnp.asarray(lengths)
+    lengths = None if lengths is None else as_lengths(lengths)
     resets = None if resets is None else jnp.asarray(resets)
     return _unroll(cell, params, xs, state, key, lengths, resets, reverse, engine)
 
@@ -114,8 +115,10 @@ def run_cell(
     """One cell through all time: a layered one layer by layer, a leaf with its engine."""
     if isinstance(cell, Layered):
         run = functools.partial(run_cell, engine=engine)
-        return cell.unroll_with(run, params, state, xs, plan)
-    state, ys = ENGINES[choose(cell, engine).engine](cell, params, state, xs, plan)
+        state, ys = cell.unroll_with(run, params, state, xs, plan)
+    else:
+        check_step(cell, params, state, xs)
+        state, ys = ENGINES[choose(cell, engine).engine](cell, params, state, xs, plan)
     if plan.real is not None:
         ys = where_rows(plan.real, ys, jnp.zeros_like(ys))
     return state, ys
@@ -124,7 +127,7 @@ def run_cell(
 def choose(cell: Cell, engine: str) -> Choice:
     """The engine that runs a leaf cell under the `engine` that was asked for."""
     if engine == "auto":
-        return Choice("scan", "no faster engine has a committed measurement at this shape")
+        return Choice("scan", "the plain scan is the only engine so far")
     return Choice(engine, "asked for")
 
 
@@ -137,7 +140,9 @@ def starting_state(
 ) -> State:
     """The state before the first step, its noise drawn with `key` where one is given."""
     if state is None:
-        return cell.initial_state(params, batch_shape, key=key)
+        state = cell.initial_state(params, batch_shape, key=key)
+        check_batch(cell, state, batch_shape)
+        return state
     expected = jax.eval_shape(lambda p: cell.initial_state(p, batch_shape, key=_any_key()), params)
     checks.same_tree("unroll: state", state, expected, f"{cell!r}.initial_state")
     return state if key is None else cell.redraw(state, key)
@@ -158,7 +163,9 @@ def make_plan(
     if lengths is not None:
         steps = jnp.arange(time).reshape(time, *(1,) * len(batch_shape))
         shape = (time, *batch_shape)
-        lengths = lengths.astype(steps.dtype)  # int32 lengths under x64: strict promotion refuses
+        # Cut before it is cast, since a length of 2³² would wrap; and as wide as the steps.
+        most = min(time, int(jnp.iinfo(lengths.dtype).max))
+        lengths = jnp.minimum(lengths, jnp.asarray(most, lengths.dtype)).astype(steps.dtype)
         real = jnp.broadcast_to(steps, shape) < jnp.broadcast_to(lengths[None], shape)
     if resets is not None:
         resets = resets if real is None else resets & real
@@ -179,8 +186,51 @@ def check_static(cell: Cell, engine: str, remat: str | int | None) -> None:
             f"unroll: {type(cell).__name__} is not hashable; make it a frozen dataclass whose fields "
             "are hashable (tuples, not lists; no arrays)"
         ) from None
+    if not isinstance(getattr(cell, "features", None), int | np.integer):
+        raise ValueError(
+            f"unroll: {type(cell).__name__} has no features; "
+            "expected the size of y, as a field or a property"
+        )
     checks.one_of("unroll: engine", engine, ("auto", *ENGINES))
     checks.one_of("unroll: remat", remat, REMAT)
+
+
+def check_batch(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> None:
+    """Every leaf of the state leads with the batch."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jnp.shape(leaf)[: len(batch_shape)] != batch_shape:
+            raise ValueError(
+                f"unroll: {type(cell).__name__}.initial_state gives state"
+                f"{jax.tree_util.keystr(path)} of shape {jnp.shape(leaf)}; "
+                f"expected every leaf to lead with the batch {batch_shape}, counters too"
+            )
+
+
+def check_step(cell: Cell, params: Params, state: State, xs: Array) -> None:
+    """A leaf cell's step keeps the form of its state and gives [*batch, features]."""
+    name = f"{type(cell).__name__}.step"
+    result = jax.eval_shape(cell.step, params, state, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(f"unroll: {name} gives {result}; expected a pair (state, y)")
+    after, y = result
+    before = jax.eval_shape(lambda: state)
+    checks.same_tree(f"unroll: the state that {name} gives", after, before, "initial_state")
+    expected = (*xs.shape[1:-1], cell.features)
+    if getattr(y, "shape", None) != expected:
+        raise ValueError(
+            f"unroll: {name} gives y of shape {getattr(y, 'shape', type(y).__name__)}; "
+            f"expected [*batch, features], {expected}"
+        )
+
+
+def as_lengths(lengths: ArrayLike | Sequence[int]) -> Array:
+    """Lengths as an array; numbers wider than the widest integer in use are cut, not wrapped."""
+    if isinstance(lengths, jax.Array):
+        return lengths
+    plain = np.asarray(lengths)
+    if np.issubdtype(plain.dtype, np.integer):
+        plain = np.clip(plain, 0, np.iinfo(np.int32).max).astype(np.int32)
+    return jnp.asarray(plain)
 
 
 def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, ...]:

@@ -72,6 +72,11 @@ class Bidirectional(Layered):
             self.backward.initial_state(params.backward, batch_shape, key=backward_key),
         )
 
+    @property
+    def causal(self) -> bool:
+        """Never: y_t holds what comes after t."""
+        return False
+
     def step(self, params: BidirectionalParams, state: BidirectionalState, x: Array) -> NoReturn:
         """Refused: one step at a time there is no future to read."""
         raise ValueError(

@@ -88,6 +88,11 @@ class Dropout(Layered):
         return Dropout(self.cell.deterministic(), rate=0.0)
 
     @property
+    def causal(self) -> bool:
+        """Where the inner cell is."""
+        return self.cell.causal
+
+    @property
     def mixing(self):
         """That of the inner cell: the mask acts on what leaves it."""
         return self.cell.mixing

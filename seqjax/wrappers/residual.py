@@ -67,6 +67,11 @@ class Residual(Layered):
         return Residual(self.cell.deterministic())
 
     @property
+    def causal(self) -> bool:
+        """Where the inner cell is."""
+        return self.cell.causal
+
+    @property
     def mixing(self):
         """That of the inner cell: the state does not see the connection."""
         return self.cell.mixing

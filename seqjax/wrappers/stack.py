@@ -48,6 +48,11 @@ class Stack(Layered):
         """The features of the last layer."""
         return self.cells[-1].features
 
+    @property
+    def causal(self) -> bool:
+        """Where every layer is."""
+        return all(cell.causal for cell in self.cells)
+
     def init(self, key: Array, in_features: int) -> StackParams:
         """Each layer's params by its own key."""
         keys = jax.random.split(key, len(self.cells))

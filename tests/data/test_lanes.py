@@ -197,6 +197,12 @@ def test_a_position_in_another_text_is_refused():
         Windows(lanes(text(60), count=2), length=5).set_state(state)
 
 
+def test_a_position_in_another_text_of_the_same_length_is_refused():
+    state = Windows(lanes(text(50), count=2), length=5).get_state()
+    with pytest.raises(ValueError, match=r"state has checksum \d+ but this one has"):
+        Windows(lanes(text(50)[::-1], count=2), length=5).set_state(state)
+
+
 def test_a_position_with_another_number_of_lanes_is_refused():
     state = Windows(lanes(text(50), count=4), length=5).get_state()
     with pytest.raises(ValueError, match="state has lanes 4 but this one has 3"):
@@ -218,7 +224,7 @@ def test_a_position_outside_the_passes_is_refused(name: str, value: int):
 
 
 def test_a_state_with_other_keys_is_refused():
-    with pytest.raises(ValueError, match=r"state has the keys \['step'\]; expected \['lanes'"):
+    with pytest.raises(ValueError, match=r"state has the keys \['step'\]; expected \['checksum'"):
         Windows(lanes(text(50), count=2), length=5).set_state({"step": 3})
 
 

@@ -59,16 +59,26 @@ def test_a_batch_draws_row_by_row():
     assert sample(jax.random.key(0), logits, temperature=0.0).tolist() == [0, 3]
 
 
+def test_narrow_logits_are_sampled_in_float32():
+    narrow = jnp.array([1.0, 3.0, 2.0], jnp.float16)
+    assert int(sample(jax.random.key(0), narrow, temperature=1e-5)) == 1
+    flat = jnp.zeros(4000, jnp.bfloat16)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    drawn = np.asarray(jax.vmap(lambda key: sample(key, flat))(keys))
+    assert len(set(drawn.tolist())) > 1400  # 4000 · (1 - e^-½) = 1574 are expected
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"temperature": -1.0}, "temperature: expected a number of at least 0"),
         ({"temperature": float("nan")}, "temperature: expected a number of at least 0"),
+        ({"temperature": np.float32(-1)}, "temperature: expected a number of at least 0"),
         ({"top_k": 0}, "top_k: expected a positive integer, got 0"),
         ({"top_p": 0.0}, r"top_p: expected a probability in \(0, 1\]"),
         ({"top_p": 1.5}, r"top_p: expected a probability in \(0, 1\]"),
     ],
 )
-def test_settings_that_describe_no_distribution_are_refused(options, message):
+def test_settings_that_describe_no_distribution_are_refused(options, message, unchecked):
     with pytest.raises(ValueError, match=message):
         sample(jax.random.key(0), LOGITS, **options)

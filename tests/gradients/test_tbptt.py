@@ -103,6 +103,18 @@ def whole_loss(loss, params, carry, xs, targets):
     return loss(params, carry, (xs[4:], targets[4:]), None)[0]
 
 
+def test_metrics_keep_their_form_where_a_tail_is_left():
+    def loss(params, carry, batch, key):
+        return params * 1.0, (carry, {"each": sj.losses.Mean(jnp.ones(4), jnp.ones(4))})
+
+    optimizer = optax.sgd(0.1)
+    params = jnp.array(1.0)
+    update = sj.tbptt(3)(loss, optimizer)
+    for time, windows in ((6, 2), (7, 3), (2, 1)):
+        result = update(params, optimizer.init(params), None, jnp.zeros((time, 1)), None)
+        assert jnp.shape(result.metrics["each"].total) == (windows, 4)
+
+
 def test_resets_cut_state_and_gradient_at_a_document():
     cell = sj.GRU(4)
     params = cell.init(jax.random.key(0), 2)

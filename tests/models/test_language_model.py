@@ -126,6 +126,15 @@ def test_a_token_outside_the_vocabulary_is_nan_and_never_another_token():
     np.testing.assert_array_equal(rows[2], params.embedding[0])
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.int64])
+def test_tokens_of_every_integer_dtype_mean_the_same(dtype):
+    model = sj.models.LanguageModel(256, sj.GRU(3), 2)
+    params = model.init(jax.random.key(0))
+    tokens = np.array([0, 1, 100, 127])
+    expected = np.asarray(params.embedding)[tokens]
+    np.testing.assert_array_equal(model.embed(params, tokens.astype(dtype)), expected)
+
+
 def test_bfloat16_compute_keeps_a_float32_state_and_stays_close():
     model, params = make(cell=sj.LSTM(8), embedding=4)
     half, _ = make(cell=sj.LSTM(8, dtype=jnp.bfloat16), embedding=4, dtype=jnp.bfloat16)

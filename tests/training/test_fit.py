@@ -79,6 +79,46 @@ def test_evaluation_comes_when_it_is_due_and_at_the_end():
     assert [r["step"] for r in result.records if "valid/distance" in r] == [3, 6, 7]
 
 
+def test_training_is_saved_when_a_look_at_it_fails(tmp_path):
+    model, state, optimizer, windows = tiny_model()
+
+    def fail(params):
+        raise RuntimeError("the disk is full")
+
+    options = {"steps": 4, "directory": tmp_path, "display": False}
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        fit(model.loss, optimizer, state, windows(), evaluate=fail, **options)
+    result = fit(model.loss, optimizer, state, windows(), evaluate=lambda p: {}, **options)
+    assert int(result.state.step) == 4
+    assert [r["step"] for r in result.records] == [4]  # trained by the first call
+
+
+def test_metrics_of_an_evaluation_may_be_arrays(tmp_path):
+    model, state, optimizer, windows = tiny_model()
+    result = fit(
+        model.loss,
+        optimizer,
+        state,
+        windows(),
+        steps=2,
+        evaluate=lambda params: {"size": jnp.float32(2.0)},
+        directory=tmp_path,
+        display=False,
+    )
+    assert result.records[-1]["valid/size"] == 2.0
+
+
+def tiny_model():
+    model = sj.models.LanguageModel(5, sj.GRU(3), 2)
+    params = model.init(jax.random.key(0))
+    optimizer = optax.sgd(0.1)
+    state = TrainState.create(
+        params, optimizer, jax.random.key(1), model.initial_state(params, (2,))
+    )
+    ids = np.arange(40) % 5
+    return model, state, optimizer, lambda: sj.data.Windows(sj.data.lanes(ids, 2), 4)
+
+
 def test_tbptt_is_a_method():
     cell = sj.GRU(3)
     params = cell.init(jax.random.key(0), 2)
@@ -164,19 +204,28 @@ def test_evaluate_weighs_every_token_alike_and_carries_state():
 
     batches = [jnp.array([1.0, 2.0, 3.0]), jnp.array([10.0])]
     values = evaluate(loss, jnp.array(0.0), jnp.array(0.0), batches)
-    assert values == {"x": 4.0, "carry": 0.5}
+    assert values == {"loss": 0.0, "x": 4.0, "carry": 0.5}
     with pytest.raises(ValueError, match="batches is empty"):
         evaluate(loss, jnp.array(0.0), jnp.array(0.0), [])
 
 
 def test_collections_begin_again_and_iterators_do_not():
     assert list(itertools.islice(endless([1, 2]), 5)) == [1, 2, 1, 2, 1]
-    with pytest.raises(ValueError, match="batches holds nothing"):
+    with pytest.raises(ValueError, match="batches ended after 0"):
         next(endless([]))
     used = endless(iter([1]))
     assert next(used) == 1
-    with pytest.raises(ValueError, match="gone through before"):
+    with pytest.raises(ValueError, match="batches ended after 1"):
         next(used)
+
+
+def test_metrics_that_are_no_means_are_refused():
+    optimizer = optax.sgd(0.1)
+    wrongs: Any = ({"error": 1.0}, None)
+    for metrics in wrongs:
+        loss: Any = lambda p, c, b, k, m=metrics: (p * 1.0, (c, m))
+        with pytest.raises(ValueError, match=r"expected a dict of sj.losses.Mean, or \{\}"):
+            fit(loss, optimizer, begin(optimizer), [0.0], steps=1, display=False)
 
 
 def test_bad_input_is_named(tmp_path):
