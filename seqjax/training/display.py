@@ -23,18 +23,22 @@ class Display:
         self.plain_every = plain_every
         self.live = enabled and self.console.is_terminal
         self._next = -math.inf
-        self._progress = Progress(
-            # Counter, bar and time left keep their place on a narrow terminal; the text is cut.
-            TextColumn("step", table_column=Column(no_wrap=True, min_width=4)),
+        columns = [
+            # Counter and time left keep their place on a narrow terminal; the end of the text is cut.
             MofNCompleteColumn(
                 table_column=Column(no_wrap=True, min_width=2 * len(str(steps)) + 1)
             ),
-            BarColumn(bar_width=12, table_column=Column(min_width=12)),
             TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
             TextColumn(
                 "{task.fields[line]}",
                 table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
             ),
+        ]
+        if self.console.width >= 100:
+            columns.insert(1, BarColumn(bar_width=20))
+        self._progress = Progress(
+            TextColumn("step", table_column=Column(no_wrap=True, min_width=4)),
+            *columns,
             console=self.console,
             expand=True,
             disable=not self.live,

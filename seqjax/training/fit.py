@@ -85,7 +85,7 @@ def fit(
             due = step == steps or (evaluate_every is not None and step % evaluate_every == 0)
             if due or step % log_every == 0:
                 folder.log.write(progress.record(step, state.opt_state))
-            if screen.due():
+            if screen.due() or step == steps:
                 screen.show(step, progress.line(state.opt_state))
             if due:
                 try:

@@ -83,13 +83,14 @@ class Progress:
             self._rate_from = (self.seconds, self.tokens)
         means = self._newest.means()
         what = "tokens" if "nats" in means else "examples"
-        parts = [describe(means), f"{rate:,.0f} {what}/s"]
+        main = {name: means.pop(name) for name in ("nats", "loss") if name in means}
+        parts = [describe(main), f"{rate:,.0f} {what}/s"]
         numbers = clipping(opt_state)
         if "clip_rate" in numbers:
             parts.append(f"clipped {numbers['clip_rate']:.0%}")
         if numbers.get("skipped"):
             parts.append(f"skipped {numbers['skipped']} non-finite")
-        return "  ".join(parts)
+        return "  ".join([*parts, describe(means)]).rstrip()
 
 
 def clipping(opt_state: Any) -> dict[str, float]:
