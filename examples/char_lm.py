@@ -51,6 +51,8 @@ class Options:
     """Stretches of text read side by side: the batch."""
     window: int = 48
     """Steps between updates, and how far back a gradient reaches."""
+    restart: float = 0.05
+    """The share of lanes that begin a window from the initial state, as a sample does."""
     steps: int = 1100
     """Updates of the parameters."""
     learning_rate: float = 8e-3
@@ -78,7 +80,9 @@ def main(options: Options) -> None:
     run, options = find_run(options)
     text_ids, tokenizer = read_data(options, run)
     train_ids, valid_ids = sj.data.split(text_ids)
-    windows = sj.data.Windows(sj.data.lanes(train_ids, options.lanes), options.window)
+    windows = sj.data.Windows(
+        sj.data.lanes(train_ids, options.lanes), options.window, restart=options.restart
+    )
     model = make_model(options, tokenizer.size)
 
     init_key, fit_key, sample_key = jax.random.split(jax.random.key(options.seed), 3)

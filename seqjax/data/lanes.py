@@ -104,13 +104,16 @@ class Windows:
     windows_per_batch: whole windows that one training step takes.
     seed: None walks every pass alike. An integer turns the text before each pass by an offset drawn
         from (seed, pass), so that lanes and windows begin elsewhere in every pass (see `rolled`).
+    restart: the share of lanes that begin a window afresh, with a mark in resets, drawn anew for each
+        window. A state that is carried for ever is never the initial one, and a model that is not
+        trained from there can be lost there; a small share (0.05) teaches it to begin.
 
     Yields a `Batch` of length · windows_per_batch steps; the last of a pass is as short as what is
     left. Nothing is dropped and no batch holds steps of two passes. The position is plain data:
     `get_state` gives it as integers that JSON can hold, `set_state` goes there.
 
     Raises a ValueError for a length or windows_per_batch below 1, for a batch shorter than one
-    window, and for a seed that is no non-negative integer.
+    window, and for a seed that is no non-negative integer, and for a restart outside [0, 1).
 
     >>> windows = Windows(lanes(range(8), count=1), length=3)
     >>> [next(windows).inputs[:, 0].tolist() for _ in range(4)]
@@ -120,12 +123,19 @@ class Windows:
     """
 
     def __init__(
-        self, batch: Batch, length: int, *, windows_per_batch: int = 1, seed: int | None = None
+        self,
+        batch: Batch,
+        length: int,
+        *,
+        windows_per_batch: int = 1,
+        seed: int | None = None,
+        restart: float = 0.0,
     ) -> None:
         """Stand before the first batch of pass 0."""
         _check_batch("Windows", batch)
         checks.positive("Windows: length", length)
         checks.positive("Windows: windows_per_batch", windows_per_batch)
+        checks.fraction("Windows: restart", restart)
         if seed is not None and (isinstance(seed, bool) or seed < 0):
             raise ValueError(
                 f"Windows: seed: expected None or an integer of at least 0, got {seed!r}"
@@ -137,7 +147,8 @@ class Windows:
                 "ask for shorter windows or fewer lanes, or give more text"
             )
         self._batch = batch
-        self._stride = length * windows_per_batch
+        self._length, self._stride = length, length * windows_per_batch
+        self._restart = restart
         self._seed = seed
         self._pass_number = 0
         self._position = 0
@@ -158,7 +169,7 @@ class Windows:
 
     def __next__(self) -> Batch:
         stop = self._position + self._stride
-        window = _between(self._laid, self._position, stop)
+        window = self._with_restarts(_between(self._laid, self._position, stop))
         if stop < len(self._batch.mask):
             self._position = stop
         else:
@@ -205,6 +216,16 @@ class Windows:
             )
         self._pass_number, self._position = state["pass_number"], state["position"]
         self._laid = self._lay()
+
+    def _with_restarts(self, window: Batch) -> Batch:
+        """The window with marks drawn from where it is, so that a resumed run draws them again."""
+        if self._restart == 0:
+            return window
+        draw = np.random.default_rng((self._seed or 0, self._pass_number, self._position))
+        resets = window.resets.copy()
+        first_steps = resets[:: self._length]
+        first_steps |= draw.random(first_steps.shape) < self._restart
+        return window._replace(resets=resets)
 
     def _offset(self, pass_number: int) -> int:
         if self._seed is None:

@@ -244,3 +244,40 @@ def test_a_text_shorter_than_one_window_is_refused_with_both_numbers():
 def test_windows_of_nothing_are_refused(options: dict[str, int], message: str):
     with pytest.raises(ValueError, match=message):
         Windows(lanes(text(50), count=2), **options)
+
+
+def test_restarts_mark_their_share_of_window_beginnings_and_nothing_else():
+    plain = Windows(lanes(text(4000), count=20), length=5, windows_per_batch=2)
+    windows = Windows(lanes(text(4000), count=20), length=5, windows_per_batch=2, restart=0.25)
+    marks, others = [], []
+    for _ in range(plain.steps_per_pass):
+        expected, came = next(plain), next(windows)
+        np.testing.assert_array_equal(came.inputs, expected.inputs)
+        np.testing.assert_array_equal(came.mask, expected.mask)
+        new = came.resets & ~expected.resets
+        marks.append(new[::5].mean())
+        others.append(np.delete(new, np.s_[::5], axis=0).any())
+    assert 0.2 < np.mean(marks) < 0.3
+    assert len(set(marks)) > 3
+    assert not any(others)
+
+
+def test_a_resumed_position_draws_the_same_restarts():
+    first = Windows(lanes(text(400), count=4), length=5, restart=0.5)
+    for _ in range(7):
+        next(first)
+    second = Windows(lanes(text(400), count=4), length=5, restart=0.5)
+    second.set_state(first.get_state())
+    for _ in range(30):
+        np.testing.assert_array_equal(next(first).resets, next(second).resets)
+
+
+def test_restarts_leave_the_lanes_as_they_are():
+    batch = lanes(text(400), count=4)
+    before = batch.resets.copy()
+    windows = Windows(batch, length=5, restart=0.9)
+    for _ in range(40):
+        next(windows)
+    np.testing.assert_array_equal(batch.resets, before)
+    with pytest.raises(ValueError, match=r"Windows: restart: expected a rate in \[0, 1\), got 1"):
+        Windows(batch, length=5, restart=1.0)
