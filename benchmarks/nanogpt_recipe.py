@@ -27,10 +27,10 @@ except ImportError:
 IMPORT_SECONDS = time.perf_counter() - _START
 
 import tyro  # noqa: E402 - the import of torch is timed by itself
-from torch import Tensor, nn  # noqa: E402
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention  # noqa: E402
+from torch import Tensor, nn  # noqa: E402 - as above
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention  # noqa: E402 - as above
 
-from benchmarks.processes import ROOT  # noqa: E402
+from benchmarks.processes import ROOT  # noqa: E402 - as above
 
 TEXT = ROOT / "seqjax" / "data" / "assets" / "tinyshakespeare.txt.gz"
 
