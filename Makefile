@@ -41,7 +41,7 @@ format: $(VENV)/.dev ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-peers: $(VENV)/.dev ## install PyTorch, so that the tests marked `peer` compare with it
+peers: $(VENV)/.dev ## install PyTorch, Keras, Haiku and Equinox, so that the tests marked `peer` compare with them
 	$(BIN)/python -m pip install --quiet ".[interop]"
 
 clean: ## remove the environments and caches

@@ -24,7 +24,22 @@ import tyro
 
 import seqjax as sj
 
-CELLS = {"lstm": sj.LSTM, "gru": sj.GRU, "elman": sj.Elman}
+CELLS = {
+    "lstm": sj.LSTM,
+    "peephole-lstm": sj.PeepholeLSTM,
+    "cifg": sj.CIFG,
+    "slstm": sj.SLSTM,
+    "gru": sj.GRU,
+    "cho-gru": sj.ChoGRU,
+    "mgu": sj.MGU,
+    "elman": sj.Elman,
+    "clockwork": sj.ClockworkRNN,
+    "diagonal-lstm": sj.DiagonalLSTM,
+    "diagonal-gru": sj.DiagonalGRU,
+    "min-lstm": sj.MinLSTM,
+    "min-gru": sj.MinGRU,
+    "lru": sj.LRU,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +52,9 @@ class Options:
     """What a token is; words and bpe learn a vocabulary of `vocabulary` tokens."""
     vocabulary: int = 4096
     """The size of a vocabulary of words or bpe."""
-    cell: Literal["lstm", "gru", "elman"] = "lstm"
-    """The recurrent cell."""
+    cell: Literal[tuple(CELLS)] = "lstm"
+    """The recurrent cell; docs/cells.md says what each is. The linear ones, and those with a diagonal
+    recurrence, want several layers."""
     features: int = 320
     """The width of each layer."""
     layers: int = 1

@@ -15,12 +15,27 @@ from seqjax import optim as optim
 from seqjax.cell import Cell as Cell
 from seqjax.cell import GatedCell as GatedCell
 from seqjax.cell import Layered as Layered
+from seqjax.cell import LinearCell as LinearCell
 from seqjax.cell import as_gated as as_gated
+from seqjax.cell import as_linear as as_linear
+from seqjax.cells import CIFG as CIFG
 from seqjax.cells import GRU as GRU
 from seqjax.cells import IRNN as IRNN
+from seqjax.cells import LRU as LRU
 from seqjax.cells import LSTM as LSTM
+from seqjax.cells import MGU as MGU
+from seqjax.cells import RGLRU as RGLRU
+from seqjax.cells import SLSTM as SLSTM
+from seqjax.cells import ChoGRU as ChoGRU
+from seqjax.cells import ClockworkRNN as ClockworkRNN
+from seqjax.cells import DiagonalGRU as DiagonalGRU
+from seqjax.cells import DiagonalLSTM as DiagonalLSTM
 from seqjax.cells import Elman as Elman
+from seqjax.cells import MinGRU as MinGRU
+from seqjax.cells import MinLSTM as MinLSTM
+from seqjax.cells import PeepholeLSTM as PeepholeLSTM
 from seqjax.cells import PreActivationRNN as PreActivationRNN
+from seqjax.cells import SkipRNN as SkipRNN
 from seqjax.generate import generate as generate
 from seqjax.generate import score as score
 from seqjax.generate import stream as stream
@@ -32,8 +47,13 @@ from seqjax.unroll import unroll as unroll
 from seqjax.unroll import unroll_with_info as unroll_with_info
 from seqjax.wrappers import Bidirectional as Bidirectional
 from seqjax.wrappers import Dropout as Dropout
+from seqjax.wrappers import LayerNorm as LayerNorm
+from seqjax.wrappers import LearnedState as LearnedState
+from seqjax.wrappers import RecurrentDropout as RecurrentDropout
 from seqjax.wrappers import Residual as Residual
 from seqjax.wrappers import Stack as Stack
+from seqjax.wrappers import Zoneout as Zoneout
+from seqjax.wrappers import drop_weights as drop_weights
 
 if TYPE_CHECKING:
     from seqjax import training as training

@@ -9,9 +9,17 @@ from jaxtyping import Array, Bool, Float
 from seqjax import checks
 
 
-def compute_dtype(dtype: DTypeLike | None, param_dtype: DTypeLike) -> DTypeLike:
-    """The dtype that matmuls run in: `dtype`, or that of the parameters where it is None."""
-    return param_dtype if dtype is None else dtype
+def compute_dtype(of: Any) -> DTypeLike:
+    """The dtype that the matmuls of a cell or model run in, and that its outputs have.
+
+    Its `dtype`, or its `param_dtype` where that is None.
+    """
+    return of.param_dtype if of.dtype is None else of.dtype
+
+
+def state_dtype(of: Any) -> Any:
+    """The dtype of states: the compute dtype, but never narrower than float32."""
+    return accumulator(compute_dtype(of))
 
 
 def accumulator(dtype: DTypeLike) -> Any:
@@ -26,6 +34,29 @@ def matmul(
     return jnp.matmul(
         x.astype(dtype), kernel.astype(dtype), preferred_element_type=accumulator(dtype)
     )
+
+
+def recurrent_matmul(
+    x: Float[Array, "*batch rows"], kernel: Array
+) -> Float[Array, "*batch columns"]:
+    """R = x @ U with operands in the dtype of U, summed and returned in at least float32.
+
+    kernel: U [rows, gates · features], or one matrix for each head, [heads, rows, gates, features] of
+    that head: r_{g,h,j} = Σ_k x_{h,k} U_{h,k,g,j}, packed gate by gate, and head by head inside each
+    gate. A diagonal U has as many heads as features, each of one row.
+    """
+    if kernel.ndim == 2:
+        return matmul(x, kernel, kernel.dtype)
+    heads, rows, gates, columns = kernel.shape
+    batch_shape, wide = x.shape[:-1], accumulator(kernel.dtype)
+    x = x.astype(kernel.dtype)
+    if rows == columns == 1:  # a product of rows: matmuls of one by one would be far slower
+        x = jnp.broadcast_to(x[..., None, :], (*batch_shape, gates, heads)).astype(wide)
+        r = x * jnp.broadcast_to(kernel[:, 0, :, 0].T.astype(wide), x.shape)
+    else:
+        x = x.reshape(*batch_shape, heads, rows)
+        r = jnp.einsum("...hk,hkgj->...ghj", x, kernel, preferred_element_type=wide)
+    return r.reshape(*batch_shape, gates * heads * columns)
 
 
 def affine(

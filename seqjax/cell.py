@@ -1,8 +1,8 @@
 """The contract: a recurrent cell is one pure function, `step(params, state, x) -> (state, y)`.
 
 Everything else (how a cell is run over time, differentiated, looked at, trained) is a separate layer
-over this file. `Cell` is the contract; `GatedCell` and `Layered` are promises that unlock faster or
-more general ways to run.
+over this file. `Cell` is the contract; `GatedCell`, `LinearCell` and `Layered` are promises that
+unlock faster or more general ways to run.
 """
 
 import abc
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
-from seqjax.arithmetic import matmul
+from seqjax.arithmetic import recurrent_matmul
 from seqjax.plan import Plan
 
 Params: TypeAlias = Any
@@ -29,8 +30,9 @@ class Cell(abc.ABC):
     """A recurrent cell: hyperparameters and pure functions, no arrays.
 
     Concrete cells are frozen dataclasses: hashable and comparable, so that a cell is a static
-    argument under `jax.jit` and equal cells never compile twice. `features` is the size of y: a field
-    of a leaf, a property of a wrapper.
+    argument under `jax.jit` and equal cells never compile twice. `features` is the width: a field of a
+    leaf, a property of a wrapper. It is the size of y too, unless a cell says otherwise by
+    `out_features`.
 
     A cell of one's own needs `init`, `initial_state` and `step`:
 
@@ -69,10 +71,27 @@ class Cell(abc.ABC):
 
     @abc.abstractmethod
     def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
-        """One step. x: [*batch, in_features], y: [*batch, features].
+        """One step. x: [*batch, in_features], y: [*batch, out_features].
 
         The state comes back with exactly the structure, shapes and dtypes that it had.
         """
+
+    @property
+    def out_features(self) -> int:
+        """The size of y: `features`, unless the cell emits less or more than its width."""
+        return self.features
+
+    def output(self, params: Params, state: State, x: Array) -> Array:
+        """y_t, read off the state *after* step t.
+
+        `step` gives y already; this is for what changes a state between steps, as `sj.Zoneout` does,
+        and must then know the y that belongs to it. All leaf cells of the library define it, the gated
+        ones by `emit`.
+        """
+        raise ValueError(
+            f"{type(self).__name__}: output(params, state, x) is not defined; a wrapper that changes "
+            "the state between steps needs it, to read y off the new state"
+        )
 
     def redraw(self, state: State, key: Array) -> State:
         """New noise, same memory.
@@ -107,6 +126,10 @@ class Cell(abc.ABC):
         """The cell as a gated one with the same params and states, where it is one."""
         return None
 
+    def linear(self) -> "LinearCell | None":
+        """The cell as a linear one with the same params and states, where it is one."""
+        return None
+
 
 class GatedCell(Cell):
     """An affine recurrence followed by a rule on each row.
@@ -115,7 +138,8 @@ class GatedCell(Cell):
     r_t = recurrent_input(s_{t-1}) @ recurrent_kernel(params)
     s_t, y_t = gate(gate_params(params), z_t, r_t, s_{t-1})
 
-    `gate` never mixes rows of the batch nor multiplies by a matrix. `project` does not see the state,
+    The kernel is dense, or has one block for each head (`seqjax.arithmetic.recurrent_matmul`). `gate`
+    never mixes rows of the batch nor multiplies by a matrix. `project` does not see the state,
     so it can run for many steps at once; a backward pass can emit only the gradients with respect to
     z and r and leave all weight gradients to matmuls after the loop.
     """
@@ -130,24 +154,85 @@ class GatedCell(Cell):
 
     @abc.abstractmethod
     def recurrent_kernel(self, params: Params) -> Array:
-        """The recurrent matrix [rows, gates · features], in the dtype that r is computed in."""
+        """The recurrent matrix, in the dtype that r is computed in.
+
+        [rows, gates · features], or block-diagonal by heads: [heads, rows, gates, features] of a head.
+        """
 
     def gate_params(self, params: Params) -> Params:
         """The few weights that `gate` uses directly; the only ones whose gradient a loop must sum."""
         return ()
 
+    @property
+    def gate_blocks(self) -> tuple[int, ...] | None:
+        """How the packed gates group where they are normalised: (2, 1) is two together, one alone.
+
+        Together stand the gates whose halves of z and r are only ever added; None is all of them.
+        """
+        return None
+
     @abc.abstractmethod
     def gate(self, gate_params: Params, z: Array, r: Array, state: State) -> tuple[State, Array]:
         """The rule on each row: (state, y) from z, r and the state before."""
 
+    def emit(self, state: State) -> Array:
+        """y_t, read off the state after step t alone; the same y that `gate` gives."""
+        raise ValueError(
+            f"{type(self).__name__}: emit(state) is not defined; a wrapper that changes the state "
+            "between steps needs it, to read y off the new state"
+        )
+
+    def output(self, params: Params, state: State, x: Array) -> Array:
+        """y_t by `emit`."""
+        return self.emit(state)
+
     def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
         """One step, composed from the four parts above."""
         z = self.project(params, x)
-        kernel = self.recurrent_kernel(params)
-        r = matmul(self.recurrent_input(state), kernel, kernel.dtype)
+        r = recurrent_matmul(self.recurrent_input(state), self.recurrent_kernel(params))
         return self.gate(self.gate_params(params), z, r, state)
 
-    def gated(self) -> "GatedCell":
+    def gated(self) -> "GatedCell | None":
+        """Itself."""
+        return self
+
+
+class LinearCell(Cell):
+    """A recurrence that is linear in its state and mixes no units.
+
+    a_t, b_t = coefficients(params, x_t)
+    h_t = a_t ⊙ h_{t-1} + b_t
+    y_t = readout(params, h_t, x_t)
+
+    The state has one leaf, h, which may be complex. Neither a nor b sees the state, so all steps of a
+    sequence can be run side by side: h_t is an associative combination of the pairs (a, b).
+    """
+
+    @abc.abstractmethod
+    def coefficients(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """(a, b): b [*any, width] in the dtype of h, and a that broadcasts to b."""
+
+    @abc.abstractmethod
+    def readout(self, params: Params, h: Array, x: Array) -> Array:
+        """y: [*any, out_features] from h [*any, width] and x [*any, in_features]."""
+
+    def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
+        """One step, composed from the two parts above."""
+        a, b = self.coefficients(params, x)
+        state = jax.tree.map(lambda h: jnp.broadcast_to(a, b.shape) * h + b, state)
+        return state, self.output(params, state, x)
+
+    def output(self, params: Params, state: State, x: Array) -> Array:
+        """The readout of the one leaf of the state."""
+        (h,) = jax.tree.leaves(state)
+        return self.readout(params, h, x)
+
+    @property
+    def mixing(self) -> Mixing:
+        """Elementwise: ∂h_t/∂h_{t-1} = diag(a_t)."""
+        return "elementwise"
+
+    def linear(self) -> "LinearCell":
         """Itself."""
         return self
 
@@ -181,6 +266,11 @@ def as_gated(cell: Cell) -> GatedCell | None:
     wrapper around a user's cell is not.
     """
     return cell.gated()
+
+
+def as_linear(cell: Cell) -> LinearCell | None:
+    """The cell as a `LinearCell` with the same params and states, or None where it is not one."""
+    return cell.linear()
 
 
 def noise_only(cell: Cell, state: State) -> State:

@@ -35,6 +35,12 @@ def finite_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
+def finite(name: str, value: float) -> None:
+    """`value` is a finite number."""
+    if not is_number(value) or not math.isfinite(value):
+        raise ValueError(f"{name}: expected a finite number, got {value!r}")
+
+
 def one_of(name: str, value: Any, known: Collection[Any]) -> None:
     """`value` is one of the `known` names."""
     if value not in known:
@@ -63,8 +69,8 @@ def trailing(name: str, x: jax.Array, expected: int) -> None:
         )
 
 
-def same_tree(name: str, came: Any, expected: Any, source: str) -> None:
-    """`came` has the structure, shapes and dtypes of `expected`, which `source` made."""
+def same_tree(name: str, came: Any, expected: Any, source: str, *, dtypes: bool = True) -> None:
+    """`came` has the structure and shapes of `expected`, which `source` made, and its dtypes."""
     if jax.tree.structure(came) != jax.tree.structure(expected):
         raise ValueError(
             f"{name} has structure {jax.tree.structure(came)}; "
@@ -73,11 +79,11 @@ def same_tree(name: str, came: Any, expected: Any, source: str) -> None:
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(came), jax.tree.leaves(expected), strict=True
     ):
-        if (jax.numpy.shape(a), jax.numpy.result_type(a)) != (b.shape, b.dtype):
+        dtype = jax.numpy.result_type(a)
+        if jax.numpy.shape(a) != b.shape or (dtypes and dtype != b.dtype):
             raise ValueError(
-                f"{name}{jax.tree_util.keystr(path)} is "
-                f"{jax.numpy.result_type(a)}{list(jax.numpy.shape(a))}; "
-                f"expected {b.dtype}{list(b.shape)}, as {source} gives it"
+                f"{name}{jax.tree_util.keystr(path)} is {dtype}{list(jax.numpy.shape(a))}; "
+                f"expected {b.dtype if dtypes else ''}{list(b.shape)}, as {source} gives it"
             )
 
 

@@ -259,6 +259,64 @@ def mean_squared_error(
     return mean_over(jnp.mean(errors, axis=-1), mask).value
 
 
+def activation_regularization(
+    ys: Shaped[Array, "..."], *, mask: Shaped[Array, "..."] | None = None
+) -> Array:
+    """L = mean over real tokens t and features i of y_{t,i}²
+
+    Keeps the outputs of a cell small. Unweighted: add α times it to the loss. AWD-LSTM has α = 2, and
+    takes it on the outputs of the last layer after dropout.
+
+    ys: float[*tokens, features]. mask: bool[*tokens]. Raises a ValueError for shapes or dtypes that do
+    not fit. Reference: Merity, McCann, Socher 2017.
+
+    >>> ys = jnp.array([[1.0, 3.0], [jnp.nan, 0.0]])
+    >>> print(activation_regularization(ys, mask=jnp.array([True, False])))
+    5.0
+    """
+    ys = _activations(ys, mask, "[*tokens, features]", axes=1)
+    return mean_over(jnp.mean(jnp.square(ys), axis=-1), mask).value
+
+
+def temporal_activation_regularization(
+    ys: Shaped[Array, "..."],
+    *,
+    mask: Shaped[Array, "..."] | None = None,
+    resets: Shaped[Array, "..."] | None = None,
+) -> Array:
+    """L = mean over pairs of neighbouring steps t, t+1 and features i of (y_{t+1,i} - y_{t,i})²
+
+    Keeps the outputs of a cell from changing fast (a slowness prior). A pair counts where both steps
+    are real and of one document; without any, L is 0. Unweighted: add β times it to the loss.
+    AWD-LSTM has β = 1, and takes it on the outputs of the last layer before dropout.
+
+    ys: float[time, *batch, features]. mask: bool[time, *batch]. resets: bool[time, *batch], True at
+    the first step of a document, as for `sj.unroll`. Raises a ValueError for shapes or dtypes that do
+    not fit. Reference: Merity, McCann, Socher 2017.
+
+    >>> ys = jnp.array([[1.0], [3.0], [0.0], [1.0]])
+    >>> print(temporal_activation_regularization(ys, resets=jnp.array([True, False, True, False])))
+    2.5
+    """
+    ys = _activations(ys, mask, "[time, *batch, features]", axes=2)
+    _check_mask(resets, ys.shape[:-1], name="resets")
+    pairs = None if mask is None else mask[1:] & mask[:-1]
+    if resets is not None:
+        pairs = ~resets[1:] if pairs is None else pairs & ~resets[1:]
+    changes = jnp.square(ys[1:] - ys[:-1])
+    return mean_over(jnp.mean(changes, axis=-1), pairs).value
+
+
+def _activations(ys: Array, mask: Array | None, form: str, axes: int) -> Array:
+    """Outputs in the dtype of sums, with zeros in the padding before anything is computed from them."""
+    if not jnp.issubdtype(ys.dtype, jnp.floating):
+        raise ValueError(f"losses: ys is {ys.dtype}; expected floating point")
+    if ys.ndim < axes:
+        raise ValueError(f"losses: ys has shape {ys.shape}; expected {form}")
+    _check_mask(mask, ys.shape[:-1])
+    return _zero_padding(ys.astype(_sum_dtype(ys)), mask)
+
+
 def _sum_dtype(x: Array) -> DTypeLike:
     """Sums run in at least float32: bfloat16 counts to 256 and no further."""
     return accumulator(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32
@@ -353,13 +411,13 @@ def _check_same(
         )
 
 
-def _check_mask(mask: Array | None, tokens: tuple[int, ...]) -> None:
+def _check_mask(mask: Array | None, tokens: tuple[int, ...], name: str = "mask") -> None:
     if mask is None:
         return
     if mask.shape != tokens:
         raise ValueError(
-            f"losses: mask has shape {mask.shape} but there are tokens {tokens}; "
-            "mask is bool[*tokens]"
+            f"losses: {name} has shape {mask.shape} but there are tokens {tokens}; "
+            f"{name} is bool[*tokens]"
         )
     if mask.dtype != jnp.bool_:
-        raise ValueError(f"losses: mask is {mask.dtype}; expected bool[*tokens]")
+        raise ValueError(f"losses: {name} is {mask.dtype}; expected bool[*tokens]")

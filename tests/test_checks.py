@@ -105,3 +105,15 @@ def test_instance_names_the_kind():
     with pytest.raises(ValueError, match=r"^cell: expected a Pair, got 3$"):
         checks.instance("cell", 3, Pair)
     checks.instance("cell", Pair(jnp.ones(1), jnp.ones(1)), Pair)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, "1", None])
+def test_finite_refuses_what_is_no_finite_number(value, unchecked):
+    with pytest.raises(ValueError, match="bias") as refusal:
+        checks.finite("bias", value)
+    assert str(refusal.value) == f"bias: expected a finite number, got {value!r}"
+
+
+@pytest.mark.parametrize("value", [0, -3, 1.5])
+def test_finite_lets_finite_numbers_pass(value, unchecked):
+    checks.finite("bias", value)

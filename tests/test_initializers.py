@@ -9,16 +9,20 @@ import pytest
 
 from seqjax.initializers import (
     NAMED,
+    Chrono,
     Constant,
     Glorot,
     Initializer,
     Normal,
     Orthogonal,
     ScaledIdentity,
+    SpectralRadius,
     UniformFanIn,
+    as_rule,
     check_initializer,
     draw,
     draw_gates,
+    spectral_radius,
 )
 from tests import oracles
 
@@ -29,6 +33,8 @@ RULES = [
     ScaledIdentity(0.5),
     UniformFanIn(2.0),
     Glorot(),
+    SpectralRadius(0.9),
+    Chrono(50),
 ]
 
 
@@ -40,7 +46,7 @@ def test_rules_made_alike_are_equal_and_hash_alike_and_are_frozen(rule):
     assert hash(rule) == hash(other)
     for field in dataclasses.fields(rule):
         with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(rule, field.name, 1.0)
+            setattr(rule, field.name, getattr(rule, field.name))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
@@ -80,6 +86,86 @@ def test_normal_has_the_spread_it_names(key):
     # Mean and spread of 10000 entries are known to 0.002 and 0.0014; four times that is allowed.
     np.testing.assert_allclose(drawn.mean(), 0, atol=0.008)
     np.testing.assert_allclose(drawn.std(), 0.2, atol=0.006)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 64])
+def test_the_spectral_radius_is_the_one_asked_for(size, x64):
+    # Sizes 2 and 5 have pairs of complex eigenvalues too, on which a power iteration would not settle.
+    for seed in range(5):
+        matrix = np.asarray(SpectralRadius(0.9)(jax.random.key(seed), (size, size), jnp.float64))
+        np.testing.assert_allclose(np.abs(np.linalg.eigvals(matrix)).max(), 0.9, rtol=1e-7)
+        assert not np.allclose(matrix, np.diag(np.diag(matrix))) or size == 1
+
+
+def test_in_single_precision_rounding_of_the_squarings_does_not_grow():
+    matrix = np.asarray(SpectralRadius(1.1)(jax.random.key(0), (128, 128), jnp.float32))
+    np.testing.assert_allclose(np.abs(np.linalg.eigvals(matrix)).max(), 1.1, rtol=1e-5)
+
+
+def test_the_spectral_radius_of_known_matrices_is_known():
+    assert np.isclose(spectral_radius(3 * jnp.eye(4)), 3)
+    defective = jnp.array([[0.5, 1e3], [0.0, 0.5]])  # ‖Aᵏ‖ grows at first, like k 0.5ᵏ⁻¹ 1000
+    assert np.isclose(spectral_radius(defective), 0.5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("radius", [0, -1.0, np.nan, np.inf, "1"])
+def test_what_is_no_radius_is_refused(radius, unchecked):
+    with pytest.raises(ValueError, match="SpectralRadius: radius: expected a positive number, got"):
+        SpectralRadius(radius)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (4,)])
+def test_the_spectral_radius_of_what_is_not_square_is_refused(shape, key):
+    with pytest.raises(ValueError, match=r"SpectralRadius: expected a square matrix, got shape"):
+        SpectralRadius()(key, shape, jnp.float32)
+
+
+def test_chrono_biases_keep_for_2_to_the_longest_number_of_steps(key):
+    u = np.exp(np.asarray(Chrono(100)(key, (20000,), jnp.float32)))
+    # Uniform on [1, 99]: mean 50, spread 98 / √12, known from 20000 draws to 0.2; four times that.
+    assert u.min() >= 1 - 1e-6
+    assert u.max() <= 99 + 1e-4
+    np.testing.assert_allclose(u.mean(), 50, atol=0.8)
+    np.testing.assert_allclose(u.std(), 98 / np.sqrt(12), atol=0.8)
+
+
+def test_a_negated_chrono_bias_is_the_same_draw_with_the_other_sign(key):
+    one, other = (Chrono(30, negated=n)(key, (8,), jnp.float32) for n in (False, True))
+    np.testing.assert_array_equal(one, -other)
+    assert np.any(np.asarray(one) != 0)
+
+
+@pytest.mark.parametrize("longest", [1, 0, -3, 1.5, np.nan, np.inf, "10", None])
+def test_a_chrono_without_a_range_is_refused(longest, unchecked):
+    with pytest.raises(ValueError, match="Chrono: longest: expected a number of steps of at least"):
+        Chrono(longest)
+
+
+@pytest.mark.parametrize("rule", ["orthogonal", "glorot", "identity", "kaiming"])
+def test_a_name_that_draws_matrices_is_refused_for_a_vector(rule):
+    with pytest.raises(ValueError, match=f"here: expected one of .*, got {rule!r}") as refusal:
+        check_initializer("here", rule, rank=1)
+    assert "expected one of 'uniform_fan_in', 'zeros'" in str(refusal.value)
+
+
+def test_a_rule_that_draws_matrices_is_refused_for_a_vector():
+    with pytest.raises(ValueError, match=r"here: Orthogonal\(scale=1.0\) draws matrices only"):
+        check_initializer("here", Orthogonal(), rank=1)
+    check_initializer("here", Normal(), rank=1)
+
+
+@pytest.mark.parametrize("name", list(NAMED))
+def test_a_name_that_is_said_to_draw_vectors_does(name, key):
+    if NAMED[name].least_rank == 1:
+        assert draw(name, key, (5,), jnp.float32).shape == (5,)
+    else:
+        with pytest.raises((ValueError, IndexError)):
+            draw(name, key, (5,), jnp.float32)
+
+
+def test_a_number_is_the_rule_that_gives_it_everywhere(key):
+    assert as_rule(1.5) == Constant(1.5)
+    np.testing.assert_array_equal(draw(1.5, key, (3,), jnp.float32), np.full(3, 1.5))
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (4,), (2, 2, 2)])

@@ -28,6 +28,10 @@ MASKED_LOSSES = {
     "mean_squared_error": lambda z, y, mask: losses.mean_squared_error(
         z, jnp.broadcast_to(y[..., None], z.shape), mask=mask
     ),
+    "activation_regularization": lambda z, y, mask: losses.activation_regularization(z, mask=mask),
+    "temporal_activation_regularization": lambda z, y, mask: (
+        losses.temporal_activation_regularization(z, mask=mask)
+    ),
 }
 every_loss = pytest.mark.parametrize("loss", MASKED_LOSSES.values(), ids=MASKED_LOSSES.keys())
 
@@ -234,6 +238,59 @@ def test_mean_squared_error_averages_features_and_real_tokens():
     np.testing.assert_allclose(
         gradient, 2 * difference * mask[..., None] / (3 * mask.sum()), rtol=1e-5, atol=1e-8
     )
+
+
+# Regularisation of activations ----------------------------------------------------------------------
+
+
+def some_outputs():
+    """Outputs [time, batch, features], a mask with gaps, and the starts of documents."""
+    rng = np.random.default_rng(5)
+    ys = rng.normal(size=(6, 4, 3)).astype(np.float32)
+    mask = rng.random((6, 4)) < 0.7
+    resets = rng.random((6, 4)) < 0.3
+    return ys, mask, resets
+
+
+def test_activation_regularization_is_the_mean_square_of_real_outputs():
+    ys, mask, _ = some_outputs()
+    loss, gradient = jax.value_and_grad(losses.activation_regularization)(
+        jnp.asarray(ys), mask=jnp.asarray(mask)
+    )
+    np.testing.assert_allclose(loss, np.square(ys.astype(np.float64))[mask].mean(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 2 * ys * mask[..., None] / (3 * mask.sum()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("cut", [False, True])
+def test_temporal_activation_regularization_is_a_loop_over_pairs_within_documents(masked, cut):
+    ys, mask, resets = some_outputs()
+    total, pairs, expected_gradient = 0.0, 0, np.zeros(ys.shape)
+    for t in range(5):
+        for row in range(4):
+            if (masked and not mask[t : t + 2, row].all()) or (cut and resets[t + 1, row]):
+                continue
+            change = ys[t + 1, row].astype(np.float64) - ys[t, row]
+            total += (change**2).mean()
+            expected_gradient[t + 1, row] += 2 * change / 3
+            expected_gradient[t, row] -= 2 * change / 3
+            pairs += 1
+    assert pairs > 0
+    loss, gradient = jax.value_and_grad(losses.temporal_activation_regularization)(
+        jnp.asarray(np.where(mask[..., None], ys, np.nan) if masked else ys),
+        mask=jnp.asarray(mask) if masked else None,
+        resets=jnp.asarray(resets) if cut else None,
+    )
+    np.testing.assert_allclose(loss, total / pairs, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient / pairs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("time", [0, 1])
+def test_without_a_pair_of_steps_temporal_regularization_and_its_gradient_are_zero(time):
+    ys = jnp.full((time, 2, 3), 5.0)
+    loss, gradient = jax.value_and_grad(losses.temporal_activation_regularization)(ys)
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, np.zeros(ys.shape))
 
 
 # Masks --------------------------------------------------------------------------------------------
@@ -473,6 +530,21 @@ def test_mean_squared_error_is_that_of_pytorch(torch):
     )
 
 
+@pytest.mark.peer
+def test_the_regularisers_of_activations_are_those_of_awd_lstm_in_pytorch(torch):
+    ys, _, _ = some_outputs()
+    for ours, theirs in [
+        (losses.activation_regularization, lambda h: h.pow(2).mean()),
+        (losses.temporal_activation_regularization, lambda h: (h[1:] - h[:-1]).pow(2).mean()),
+    ]:
+        value, gradient = jax.value_and_grad(ours)(jnp.asarray(ys))
+        h = torch.tensor(ys, requires_grad=True)
+        expected = theirs(h)
+        expected.backward()
+        np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
+        np.testing.assert_allclose(gradient, h.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
 # Refusals -----------------------------------------------------------------------------------------
 
 
@@ -551,6 +623,29 @@ def test_mean_squared_error_refuses_what_does_not_fit(arguments, message):
     arguments = {"predictions": jnp.zeros((4, 2)), "targets": jnp.zeros((4, 2))} | arguments
     with pytest.raises(ValueError, match=message):
         losses.mean_squared_error(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ys": jnp.zeros((4, 2), jnp.int32)}, "ys is int32; expected floating point"),
+        ({"ys": jnp.zeros(4)}, r"ys has shape \(4,\); expected \[time, \*batch, features\]"),
+        ({"mask": jnp.ones(3, bool)}, r"mask has shape \(3,\) but there are tokens \(4,\)"),
+        ({"resets": jnp.ones((4, 2), bool)}, r"resets has shape \(4, 2\) but there are tokens"),
+        ({"resets": jnp.ones(4)}, "resets is float32; expected bool"),
+    ],
+)
+def test_temporal_activation_regularization_refuses_what_does_not_fit(arguments, message):
+    arguments = {"ys": jnp.zeros((4, 2))} | arguments
+    with pytest.raises(ValueError, match=message):
+        losses.temporal_activation_regularization(**arguments)
+
+
+def test_activation_regularization_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"ys has shape \(\); expected \[\*tokens, features\]"):
+        losses.activation_regularization(jnp.zeros(()))
+    with pytest.raises(ValueError, match=r"mask has shape \(4, 2\) but there are tokens \(4,\)"):
+        losses.activation_regularization(jnp.zeros((4, 2)), mask=jnp.ones((4, 2), bool))
 
 
 def test_mean_over_refuses_a_mask_of_another_shape():

@@ -42,9 +42,12 @@ def test_every_public_symbol_has_a_docstring(name):
 
 
 def test_the_names_that_other_code_depends_on_are_there():
-    cells = {"Elman", "PreActivationRNN", "IRNN", "LSTM", "GRU"}
-    wrappers = {"Stack", "Bidirectional", "Residual", "Dropout"}
-    contract = {"Cell", "GatedCell", "Layered", "as_gated"}
+    cells = {"Elman", "PreActivationRNN", "IRNN", "SkipRNN", "ClockworkRNN"}
+    cells |= {"LSTM", "PeepholeLSTM", "CIFG", "SLSTM", "GRU", "ChoGRU", "MGU"}
+    cells |= {"DiagonalGRU", "DiagonalLSTM", "MinGRU", "MinLSTM", "LRU", "RGLRU"}
+    wrappers = {"Stack", "Bidirectional", "Residual", "Dropout", "drop_weights"}
+    wrappers |= {"RecurrentDropout", "Zoneout", "LayerNorm", "LearnedState"}
+    contract = {"Cell", "GatedCell", "LinearCell", "Layered", "as_gated", "as_linear"}
     functions = {"unroll", "unroll_with_info", "explain", "summary", "bptt", "tbptt"}
     text = {"generate", "stream", "score", "data", "models", "losses", "optim", "training"}
     names = cells | wrappers | contract | functions | text

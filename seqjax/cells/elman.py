@@ -3,22 +3,17 @@
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.activations import Activation, activate, check_activation
-from seqjax.arithmetic import accumulator, add_vector, affine, compute_dtype, matmul
+from seqjax.activations import Activation, activate
+from seqjax.arithmetic import add_vector, affine, compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
-from seqjax.initializers import (
-    Initializer,
-    Normal,
-    ScaledIdentity,
-    check_initializer,
-    draw,
-)
+from seqjax.cells.packed import draw_kernels
+from seqjax.fields import check_fields
+from seqjax.initializers import Initializer, Normal, ScaledIdentity
 
 
 class ElmanParams(NamedTuple):
@@ -46,6 +41,7 @@ class Elman(GatedCell):
 
     Raises a ValueError for features below 1 and for an unknown activation or initialiser.
     Reference: Elman 1990, "Finding structure in time".
+    Choose it to learn how recurrence works, and for short memories: it is the smallest and fastest.
     """
 
     features: int
@@ -58,35 +54,21 @@ class Elman(GatedCell):
 
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
-        checks.positive("Elman: features", self.features)
-        checks.floating("Elman: param_dtype", self.param_dtype)
-        checks.floating("Elman: dtype", self.dtype)
-        check_activation("Elman: activation", self.activation)
-        check_initializer("Elman: input_init", self.input_init)
-        check_initializer("Elman: recurrent_init", self.recurrent_init)
-        check_initializer("Elman: bias_init", self.bias_init)
+        check_fields(self)
 
     def init(self, key: Array, in_features: int) -> ElmanParams:
         """W by `input_init`, U by `recurrent_init`, b by `bias_init`."""
-        input_key, recurrent_key, bias_key = jax.random.split(key, 3)
-        size, dtype = self.features, self.param_dtype
-        return ElmanParams(
-            input_kernel=draw(self.input_init, input_key, (in_features, size), dtype),
-            recurrent_kernel=draw(self.recurrent_init, recurrent_key, (size, size), dtype),
-            bias=draw(self.bias_init, bias_key, (size,), dtype),
-        )
+        return ElmanParams(*draw_kernels(self, key, in_features, (self.bias_init,)))
 
     def initial_state(
         self, params: ElmanParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
     ) -> ElmanState:
         """h_0 = 0."""
-        dtype = compute_dtype(self.dtype, self.param_dtype)
-        return ElmanState(h=jnp.zeros((*batch_shape, self.features), accumulator(dtype)))
+        return ElmanState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
     def project(self, params: ElmanParams, x: Array) -> Array:
         """z_t = x_t W + b."""
-        dtype = compute_dtype(self.dtype, self.param_dtype)
-        return affine("Elman: x", x, params.input_kernel, params.bias, dtype)
+        return affine("Elman: x", x, params.input_kernel, params.bias, compute_dtype(self))
 
     def recurrent_input(self, state: ElmanState) -> Array:
         """h_{t-1}."""
@@ -94,14 +76,19 @@ class Elman(GatedCell):
 
     def recurrent_kernel(self, params: ElmanParams) -> Array:
         """U."""
-        return params.recurrent_kernel.astype(compute_dtype(self.dtype, self.param_dtype))
+        return params.recurrent_kernel.astype(compute_dtype(self))
 
     def gate(
         self, gate_params: tuple[()], z: Array, r: Array, state: ElmanState
     ) -> tuple[ElmanState, Array]:
         """h_t = φ(z_t + r_t)."""
         h = activate(self.activation, z + r)
-        return ElmanState(h), h.astype(compute_dtype(self.dtype, self.param_dtype))
+        state = ElmanState(h)
+        return state, self.emit(state)
+
+    def emit(self, state: ElmanState) -> Array:
+        """y_t = h_t."""
+        return state.h.astype(compute_dtype(self))
 
 
 def IRNN(
@@ -119,6 +106,7 @@ def IRNN(
 
     Reference: Le, Jaitly, Hinton 2015, "A simple way to initialize recurrent networks of rectified
     linear units".
+    Choose it where sums over hundreds of steps matter and gates are too slow.
 
     >>> IRNN(features=8).activation
     'relu'
@@ -159,6 +147,7 @@ class PreActivationRNN(GatedCell):
     Raises a ValueError for features below 1 and for an unknown activation or initialiser.
     Reference: Pascanu, Mikolov, Bengio 2013, "On the difficulty of training recurrent neural
     networks", equation 2.
+    Choose it to follow derivations of the vanishing gradient to the letter.
     """
 
     features: int
@@ -172,24 +161,11 @@ class PreActivationRNN(GatedCell):
 
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
-        checks.positive("PreActivationRNN: features", self.features)
-        checks.floating("PreActivationRNN: param_dtype", self.param_dtype)
-        checks.floating("PreActivationRNN: dtype", self.dtype)
-        check_activation("PreActivationRNN: activation", self.activation)
-        check_activation("PreActivationRNN: input_activation", self.input_activation)
-        check_initializer("PreActivationRNN: input_init", self.input_init)
-        check_initializer("PreActivationRNN: recurrent_init", self.recurrent_init)
-        check_initializer("PreActivationRNN: threshold_init", self.threshold_init)
+        check_fields(self)
 
     def init(self, key: Array, in_features: int) -> PreActivationParams:
         """V by `input_init`, W by `recurrent_init`, θ by `threshold_init`."""
-        input_key, recurrent_key, threshold_key = jax.random.split(key, 3)
-        size, dtype = self.features, self.param_dtype
-        return PreActivationParams(
-            input_kernel=draw(self.input_init, input_key, (in_features, size), dtype),
-            recurrent_kernel=draw(self.recurrent_init, recurrent_key, (size, size), dtype),
-            threshold=draw(self.threshold_init, threshold_key, (size,), dtype),
-        )
+        return PreActivationParams(*draw_kernels(self, key, in_features, (self.threshold_init,)))
 
     def initial_state(
         self,
@@ -199,14 +175,12 @@ class PreActivationRNN(GatedCell):
         key: Array | None = None,
     ) -> PreActivationState:
         """h_0 = 0."""
-        dtype = compute_dtype(self.dtype, self.param_dtype)
-        return PreActivationState(h=jnp.zeros((*batch_shape, self.features), accumulator(dtype)))
+        return PreActivationState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
     def project(self, params: PreActivationParams, x: Array) -> Array:
         """z_t = ψ(x_t V) - θ."""
         checks.trailing("PreActivationRNN: x", x, params.input_kernel.shape[0])
-        dtype = compute_dtype(self.dtype, self.param_dtype)
-        z = activate(self.input_activation, matmul(x, params.input_kernel, dtype))
+        z = activate(self.input_activation, matmul(x, params.input_kernel, compute_dtype(self)))
         return add_vector(z, -params.threshold)
 
     def recurrent_input(self, state: PreActivationState) -> Array:
@@ -215,12 +189,16 @@ class PreActivationRNN(GatedCell):
 
     def recurrent_kernel(self, params: PreActivationParams) -> Array:
         """W."""
-        return params.recurrent_kernel.astype(compute_dtype(self.dtype, self.param_dtype))
+        return params.recurrent_kernel.astype(compute_dtype(self))
 
     def gate(
         self, gate_params: tuple[()], z: Array, r: Array, state: PreActivationState
     ) -> tuple[PreActivationState, Array]:
         """h_t = z_t + r_t, y_t = φ(h_t)."""
         h = z + r
-        y = activate(self.activation, h).astype(compute_dtype(self.dtype, self.param_dtype))
-        return PreActivationState(h), y
+        state = PreActivationState(h)
+        return state, self.emit(state)
+
+    def emit(self, state: PreActivationState) -> Array:
+        """y_t = φ(h_t)."""
+        return activate(self.activation, state.h).astype(compute_dtype(self))

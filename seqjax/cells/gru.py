@@ -8,15 +8,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax import checks
-from seqjax.arithmetic import accumulator, add_vector, affine, compute_dtype
+from seqjax.arithmetic import add_vector, affine, compute_dtype, state_dtype
 from seqjax.cell import GatedCell
-from seqjax.initializers import (
-    Initializer,
-    check_initializer,
-    draw,
-    draw_gates,
-)
+from seqjax.cells.packed import draw_kernels
+from seqjax.fields import check_fields
+from seqjax.initializers import Initializer, draw
 
 
 class GRUParams(NamedTuple):
@@ -43,10 +39,12 @@ class GRU(GatedCell):
     y_t = h_t
 
     Packed kernels: W [in_features, 3 · features], U [features, 3 · features], b [3 · features],
-    and the inner bias c_n [features]. The reset gate acts after the recurrent matmul.
+    and the inner bias c_n [features]. The reset gate acts after the recurrent matmul. b_z starts at
+    `update_bias`: above 0 the cell keeps longer, and `Chrono(T)` spreads memories up to T steps.
 
     Raises a ValueError for features below 1 and for an unknown initialiser.
     References: Cho et al. 2014; the reset after the matmul: Appleyard, Kočiský, Blunsom 2016.
+    Choose it where an LSTM is too large: three gates and one state instead of four and two.
     """
 
     features: int
@@ -55,41 +53,37 @@ class GRU(GatedCell):
     bias_init: Initializer | str = "zeros"
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
+    update_bias: Initializer | float | None = None
 
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
-        checks.positive("GRU: features", self.features)
-        checks.floating("GRU: param_dtype", self.param_dtype)
-        checks.floating("GRU: dtype", self.dtype)
-        check_initializer("GRU: input_init", self.input_init)
-        check_initializer("GRU: recurrent_init", self.recurrent_init)
-        check_initializer("GRU: bias_init", self.bias_init)
+        check_fields(self)
+
+    @property
+    def gate_blocks(self) -> tuple[int, ...]:
+        """Two and one: r comes between the halves of n, while those of r and z are only added."""
+        return (2, 1)
 
     def init(self, key: Array, in_features: int) -> GRUParams:
-        """Each gate's W, U and b by its own draw; c_n like b."""
-        input_key, recurrent_key, bias_key, inner_key = jax.random.split(key, 4)
-        size, dtype = self.features, self.param_dtype
+        """Each gate's W, U and b by its own draw; b_z by `update_bias`, c_n like b."""
+        update_bias = self.bias_init if self.update_bias is None else self.update_bias
         # Packed order r, z, n, as PyTorch has it, so that its weights import unpermuted.
+        biases = (self.bias_init, update_bias, self.bias_init)
+        kernel_key, inner_key = jax.random.split(key)
         return GRUParams(
-            input_kernel=draw_gates((self.input_init,) * 3, input_key, (in_features, size), dtype),
-            recurrent_kernel=draw_gates(
-                (self.recurrent_init,) * 3, recurrent_key, (size, size), dtype
-            ),
-            bias=draw_gates((self.bias_init,) * 3, bias_key, (size,), dtype),
-            inner_bias=draw(self.bias_init, inner_key, (size,), dtype),
+            *draw_kernels(self, kernel_key, in_features, biases),
+            inner_bias=draw(self.bias_init, inner_key, (self.features,), self.param_dtype),
         )
 
     def initial_state(
         self, params: GRUParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
     ) -> GRUState:
         """h_0 = 0."""
-        dtype = compute_dtype(self.dtype, self.param_dtype)
-        return GRUState(h=jnp.zeros((*batch_shape, self.features), accumulator(dtype)))
+        return GRUState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
     def project(self, params: GRUParams, x: Array) -> Array:
         """W x_t + b, for all three gates."""
-        dtype = compute_dtype(self.dtype, self.param_dtype)
-        return affine("GRU: x", x, params.input_kernel, params.bias, dtype)
+        return affine("GRU: x", x, params.input_kernel, params.bias, compute_dtype(self))
 
     def recurrent_input(self, state: GRUState) -> Array:
         """h_{t-1}."""
@@ -97,7 +91,7 @@ class GRU(GatedCell):
 
     def recurrent_kernel(self, params: GRUParams) -> Array:
         """U."""
-        return params.recurrent_kernel.astype(compute_dtype(self.dtype, self.param_dtype))
+        return params.recurrent_kernel.astype(compute_dtype(self))
 
     def gate_params(self, params: GRUParams) -> Array:
         """c_n: the only weight that enters between the two matmuls and the gates."""
@@ -113,4 +107,9 @@ class GRU(GatedCell):
         update = jax.nn.sigmoid(input_z + recurrent_z)
         candidate = jnp.tanh(input_n + reset * add_vector(recurrent_n, gate_params))
         h = (1 - update) * candidate + update * state.h
-        return GRUState(h), h.astype(compute_dtype(self.dtype, self.param_dtype))
+        state = GRUState(h)
+        return state, self.emit(state)
+
+    def emit(self, state: GRUState) -> Array:
+        """y_t = h_t."""
+        return state.h.astype(compute_dtype(self))

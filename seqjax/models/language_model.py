@@ -33,7 +33,7 @@ class LanguageModel:
     p(token_{t+1} | token_1 … token_t) = softmax(y_t V + b)
 
     vocabulary: the number of tokens; cell: any causal cell, a stack or residual one included.
-    embedding: the width of x. tied: V = Eᵀ (Press, Wolf 2017), where embedding = cell.features.
+    embedding: the width of x. tied: V = Eᵀ (Press, Wolf 2017), where embedding = cell.out_features.
     embedding_init: None draws E from N(0, 1), so that a token moves the cell more than the recurrence
         does (small embeddings leave an untrained LSTM in attractors of its own), and from
         N(0, 1 / embedding) where E is the readout too.
@@ -82,10 +82,10 @@ class LanguageModel:
         if self.embedding_init is not None:
             check_initializer("LanguageModel: embedding_init", self.embedding_init)
         check_initializer("LanguageModel: readout_init", self.readout_init)
-        if self.tied and self.embedding != self.cell.features:
+        if self.tied and self.embedding != self.cell.out_features:
             raise ValueError(
-                f"LanguageModel: tied needs embedding equal to the features of the cell, "
-                f"got {self.embedding} and {self.cell.features}"
+                f"LanguageModel: tied needs embedding equal to the out_features of the cell, "
+                f"got {self.embedding} and {self.cell.out_features}"
             )
 
     def init(self, key: Array) -> LanguageModelParams:
@@ -95,7 +95,7 @@ class LanguageModel:
         embedding_init = self.embedding_init
         if embedding_init is None:
             embedding_init = Normal(self.embedding**-0.5 if self.tied else 1.0)
-        kernel_shape = (self.cell.features, size)
+        kernel_shape = (self.cell.out_features, size)
         return LanguageModelParams(
             embedding=draw(embedding_init, embedding_key, (size, self.embedding), dtype),
             cell=self.cell.init(cell_key, self.embedding),
@@ -186,7 +186,7 @@ class LanguageModel:
     ) -> Float[Array, "*any vocabulary"]:
         """Logits = y V + b."""
         kernel = params.embedding.T if params.readout_kernel is None else params.readout_kernel
-        dtype = compute_dtype(self.dtype, self.param_dtype)
+        dtype = compute_dtype(self)
         return affine("LanguageModel: y", y, kernel, params.readout_bias, dtype)
 
     def _drop(self, x: Array, key: Array | None) -> Array:

@@ -71,7 +71,8 @@ def unroll(
     remat: what reverse mode stores; "auto" and None store what autodiff stores.
 
     Returns the final state, and ys: [time, *batch, features]. Works under jit, vmap, grad and jvp.
-    Raises a ValueError for shapes that do not fit, a state of another cell, or an unknown engine.
+    Raises a ValueError for shapes that do not fit, params or a state of another cell, or an unknown
+    engine.
 
     >>> import jax, jax.numpy as jnp, seqjax as sj
     >>> cell = sj.GRU(features=4)
@@ -101,6 +102,7 @@ def unroll_with_info(
 @functools.partial(jax.jit, static_argnames=("cell", "reverse", "engine"))
 def _unroll(cell, params, xs, state, key, lengths, resets, reverse, engine):
     batch_shape = check_shapes(xs, lengths, resets)
+    check_params(cell, params, xs)
     state = starting_state(cell, params, state, batch_shape, key)
     plan = make_plan(cell, params, state, xs, lengths, resets, reverse)
     if plan.real is not None:
@@ -195,6 +197,23 @@ def check_static(cell: Cell, engine: str, remat: str | int | None) -> None:
     checks.one_of("unroll: remat", remat, REMAT)
 
 
+def check_params(cell: Cell, params: Params, xs: Array) -> None:
+    """The params are those of this cell, or of one alike; their dtypes are the caller's affair.
+
+    Some cells would run with the params of another, and be silently wrong.
+    """
+    in_features = xs.shape[-1]
+    source = f"for xs of shape {xs.shape} {cell!r}.init(key, in_features={in_features})"
+    expected = params_of(cell, in_features)
+    checks.same_tree("unroll: params", params, expected, source, dtypes=False)
+
+
+@functools.lru_cache(maxsize=256)
+def params_of(cell: Cell, in_features: int) -> Params:
+    """The shapes of a cell's params; nothing is drawn."""
+    return jax.eval_shape(lambda: cell.init(_any_key(), in_features))
+
+
 def check_batch(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> None:
     """Every leaf of the state leads with the batch."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -215,11 +234,11 @@ def check_step(cell: Cell, params: Params, state: State, xs: Array) -> None:
     after, y = result
     before = jax.eval_shape(lambda: state)
     checks.same_tree(f"unroll: the state that {name} gives", after, before, "initial_state")
-    expected = (*xs.shape[1:-1], cell.features)
+    expected = (*xs.shape[1:-1], cell.out_features)
     if getattr(y, "shape", None) != expected:
         raise ValueError(
             f"unroll: {name} gives y of shape {getattr(y, 'shape', type(y).__name__)}; "
-            f"expected [*batch, features], {expected}"
+            f"expected [*batch, out_features], {expected}"
         )
 
 

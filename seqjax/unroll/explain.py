@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array, Shaped
 
-from seqjax.cell import Cell, Layered, Params, State, as_gated
+from seqjax.cell import Cell, Layered, Params, State, as_gated, as_linear
 from seqjax.plan import Plan
 from seqjax.unroll import driver
 
@@ -15,6 +15,7 @@ class LayerExplanation(NamedTuple):
 
     cell: Cell
     gated: bool
+    linear: bool
     mixing: str
     engine: str
     reason: str
@@ -29,7 +30,8 @@ class Explanation(NamedTuple):
         """One line for each leaf cell, in the order in which they run."""
         return "\n".join(
             f"{number}. {layer.cell!r}\n"
-            f"   {'gated' if layer.gated else 'not gated'}, mixing {layer.mixing}; "
+            f"   {'gated' if layer.gated else 'linear' if layer.linear else 'not gated'}, "
+            f"mixing {layer.mixing}; "
             f"engine {layer.engine}: {layer.reason}"
             for number, layer in enumerate(self.layers, start=1)
         )
@@ -63,11 +65,13 @@ def explain(
         if isinstance(cell, Layered):
             return cell.unroll_with(record, params, state, xs, plan)
         choice = driver.choose(cell, engine)
-        layers.append(LayerExplanation(cell, as_gated(cell) is not None, cell.mixing, *choice))
+        promises = as_gated(cell) is not None, as_linear(cell) is not None, cell.mixing
+        layers.append(LayerExplanation(cell, *promises, *choice))
         return driver.run_cell(cell, params, state, xs, plan, engine=engine)
 
     def trace(params: Params, xs: Array) -> tuple[State, Array]:
         batch_shape = driver.check_shapes(xs, None, None)
+        driver.check_params(cell, params, xs)
         state = cell.initial_state(params, batch_shape, key=jax.random.key(0))
         return record(cell, params, state, xs, Plan(None, None, None, False))
 

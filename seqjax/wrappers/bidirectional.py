@@ -30,11 +30,12 @@ class BidirectionalState(NamedTuple):
 class Bidirectional(Layered):
     """y_t = [y→_t, y←_t]: `forward` reads x_1 … x_t, `backward` reads x_T … x_t.
 
-    features = forward.features + backward.features. With lengths each sequence turns at its own
-    last step; with resets no direction crosses a cut. Walked in reverse, the two change places in
-    time but not in y. There is no `step`: y_t needs inputs that come after t.
+    features are those of both outputs together. With lengths each sequence turns at its own last
+    step; with resets no direction crosses a cut. Walked in reverse, the two change places in time but
+    not in y. There is no `step`: y_t needs inputs that come after t.
 
     Reference: Schuster, Paliwal 1997, "Bidirectional recurrent neural networks".
+    Choose it where the whole sequence is there before the first answer is due, as in tagging.
     """
 
     forward: Cell
@@ -48,7 +49,7 @@ class Bidirectional(Layered):
     @property
     def features(self) -> int:
         """Those of both directions together."""
-        return self.forward.features + self.backward.features
+        return self.forward.out_features + self.backward.out_features
 
     def init(self, key: Array, in_features: int) -> BidirectionalParams:
         """Each direction's params by its own key."""

@@ -27,9 +27,11 @@ class Dropout(Layered):
     The mask m is drawn once, in `initial_state` or `redraw`, and lives in the state: it stays the
     same over time until a new key comes (Gal, Ghahramani 2016, between the layers). `rate` is the
     share that is dropped. Params are those of the inner cell; `deterministic()` drops nothing.
+    Around an `sj.RecurrentDropout` it completes the variational dropout of the paper.
 
     Raises a ValueError for a rate outside [0, 1), and where noise is wanted without a key.
     References: Srivastava et al. 2014; Gal, Ghahramani 2016.
+    Choose it first where a network learns its training data by heart.
     """
 
     cell: Cell
@@ -43,7 +45,7 @@ class Dropout(Layered):
     @property
     def features(self) -> int:
         """Those of the inner cell."""
-        return self.cell.features
+        return self.cell.out_features
 
     def init(self, key: Array, in_features: int) -> Params:
         """The inner cell's params."""

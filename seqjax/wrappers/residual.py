@@ -18,6 +18,7 @@ class Residual(Layered):
 
     Raises a ValueError where in_features and the features of the cell differ.
     Reference: He et al. 2016; in recurrent stacks: Wu et al. 2016, section 3.1.
+    Choose it in stacks of more than three layers.
     """
 
     cell: Cell
@@ -29,13 +30,13 @@ class Residual(Layered):
     @property
     def features(self) -> int:
         """Those of the inner cell."""
-        return self.cell.features
+        return self.cell.out_features
 
     def init(self, key: Array, in_features: int) -> Params:
         """The inner cell's params."""
-        if in_features != self.cell.features:
+        if in_features != self.cell.out_features:
             raise ValueError(
-                f"Residual: in_features is {in_features} but the cell has {self.cell.features} "
+                f"Residual: in_features is {in_features} but the cell has {self.cell.out_features} "
                 "features; x + y needs them equal"
             )
         return self.cell.init(key, in_features)

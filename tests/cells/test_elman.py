@@ -1,5 +1,6 @@
-"""Simple recurrent networks against the NumPy loop, finite differences, PyTorch and Flax."""
+"""Simple recurrent networks against the NumPy loop, finite differences and the peers."""
 
+import os
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from flax import linen
 
 import seqjax as sj
 from seqjax.cells.elman import ElmanParams, ElmanState, PreActivationParams, PreActivationState
-from seqjax.initializers import NAMED, Normal
+from seqjax.initializers import NAMED, Glorot, Normal
 from tests import oracles
 from tests.oracles import ACTIVATIONS, Gate
 
@@ -200,6 +201,63 @@ def test_elman_gives_the_outputs_of_flax(x64):
     np.testing.assert_allclose(state.h, h, rtol=1e-12, atol=1e-12)
 
 
+def haiku_rnn(W, U, b, xs, h):
+    """Haiku's VanillaRNN, which is one of relu; its second bias is zero."""
+    hk = pytest.importorskip("haiku", reason="Haiku is not installed")
+    core = hk.without_apply_rng(hk.transform(lambda x, h: hk.VanillaRNN(FEATURES)(x, h)))
+    params = {
+        "vanilla_rnn/linear": {"w": W, "b": b},
+        "vanilla_rnn/linear_1": {"w": U, "b": jnp.zeros_like(b)},
+    }
+    hs = []
+    for x in xs:
+        _, h = core.apply(params, x, h)
+        hs.append(h)
+    return jnp.stack(hs)
+
+
+def keras_rnn(W, U, b, xs, h):
+    """Keras' SimpleRNN, which is batch-major."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    layer = keras.layers.SimpleRNN(
+        FEATURES,
+        activation=jnp.tanh,  # that of Keras rounds to float32
+        return_sequences=True,
+        dtype="float64",
+    )
+    layer.build((BATCH, TIME, IN_FEATURES))
+    unused = [v.value for v in layer.non_trainable_variables]  # the seed of its dropout
+    inputs = jnp.swapaxes(xs, 0, 1)
+    hs, _ = layer.stateless_call([W, U, b], unused, inputs, initial_state=h)
+    return jnp.swapaxes(hs, 0, 1)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("peer", "activation"), [(haiku_rnn, "relu"), (keras_rnn, "tanh")])
+def test_elman_gives_the_outputs_and_gradients_of_haiku_and_keras(
+    peer, activation, x64, standard_promotion
+):
+    def peer_loss(*a):
+        ys = peer(*a)
+        return weigh(ys), ys
+
+    arguments = draw(
+        (IN_FEATURES, FEATURES),
+        (FEATURES, FEATURES),
+        (FEATURES,),
+        (TIME, BATCH, IN_FEATURES),
+        (BATCH, FEATURES),
+    )
+    cell = sj.Elman(FEATURES, activation=activation, param_dtype=jnp.float64)
+    (_, (ys, _)), gradients = loss_of(cell, ElmanState, ElmanParams)(*arguments)
+    theirs = jax.jit(jax.value_and_grad(peer_loss, argnums=range(5), has_aux=True))
+    (_, expected), expected_gradients = theirs(*arguments)
+    np.testing.assert_allclose(ys, expected, rtol=1e-10, atol=1e-12)
+    for a, b in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
 def test_irnn_starts_by_adding_its_inputs_up(key):
     cell = sj.IRNN(4)
     params = cell.init(key, in_features=4)._replace(input_kernel=jnp.eye(4))
@@ -266,16 +324,27 @@ def test_features_below_one_are_refused(make, message):
     [
         (sj.Elman, "input_init"),
         (sj.Elman, "recurrent_init"),
-        (sj.Elman, "bias_init"),
         (sj.PreActivationRNN, "input_init"),
         (sj.PreActivationRNN, "recurrent_init"),
-        (sj.PreActivationRNN, "threshold_init"),
     ],
 )
 def test_an_unknown_initialiser_is_refused_with_the_known_names(cell, field):
     with pytest.raises(ValueError, match=f"{cell.__name__}: {field}: .*'kaiming'") as refusal:
         cell(3, **{field: "kaiming"})
     assert all(repr(name) in str(refusal.value) for name in NAMED)
+
+
+@pytest.mark.parametrize(
+    ("cell", "field"), [(sj.Elman, "bias_init"), (sj.PreActivationRNN, "threshold_init")]
+)
+def test_an_unknown_bias_initialiser_is_refused_with_the_names_that_draw_vectors(cell, field):
+    name, known = cell.__name__, "'uniform_fan_in', 'zeros'"
+    with pytest.raises(
+        ValueError, match=f"^{name}: {field}: expected one of {known}, got 'glorot'$"
+    ):
+        cell(3, **{field: "glorot"})
+    with pytest.raises(ValueError, match=f"^{name}: {field}: Glorot.* draws matrices only"):
+        cell(3, **{field: Glorot()})
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""The GRU against the NumPy loop, finite differences, PyTorch and Flax."""
+"""The GRU against the NumPy loop, finite differences, PyTorch, Flax, Keras and Equinox."""
 
+import os
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from flax import linen
 
 import seqjax as sj
 from seqjax.cells.gru import GRUParams, GRUState
-from seqjax.initializers import NAMED
+from seqjax.initializers import NAMED, Chrono, Orthogonal
 from tests import oracles
 from tests.oracles import Gate
 
@@ -199,6 +200,28 @@ def test_both_biases_are_drawn_by_the_bias_initialiser(key):
         assert 0.1 < np.abs(bias).max() <= 1 / 8  # 1 / √64
 
 
+def test_the_update_bias_is_that_of_z_alone(key):
+    params = sj.GRU(5, update_bias=1.5).init(key, 2)
+    r, z, n = jnp.split(params.bias, 3)
+    np.testing.assert_array_equal(z, np.full(5, 1.5))
+    np.testing.assert_array_equal([r, n, params.inner_bias], np.zeros((3, 5)))
+    params = sj.GRU(64, recurrent_init="zeros", update_bias=Chrono(100)).init(key, 2)
+    r, z, n = jnp.split(params.bias, 3)
+    # u ~ U(1, 99) lies on either side of 50: all 64 on the same with probability 2⁻⁶³.
+    assert 0 <= z.min() < np.log(50) < z.max() <= np.log(99)
+    np.testing.assert_array_equal([r, n, params.inner_bias], np.zeros((3, 64)))
+
+
+def test_an_update_bias_keeps_a_memory_for_about_as_long_as_chrono_says(x64):
+    # z = σ(b) with b = log(T - 1) keeps 1 - 1/T of h a step, so 1/e of it is left after T steps.
+    T = 200
+    params = GRUParams(*map(jnp.zeros, ((1, 3), (1, 3), (3,), (1,))))
+    params = params._replace(bias=jnp.array([0.0, np.log(T - 1), 0.0]))
+    cell = sj.GRU(1, param_dtype=jnp.float64)
+    state, _ = sj.unroll(cell, params, jnp.zeros((T, 1)), GRUState(jnp.ones(1)))
+    np.testing.assert_allclose(state.h, [(1 - 1 / T) ** T], rtol=1e-10)
+
+
 def test_the_state_starts_at_zero(key):
     cell = sj.GRU(3)
     state = cell.initial_state(cell.init(key, 2), (2,))
@@ -210,7 +233,7 @@ def test_features_below_one_are_refused():
         sj.GRU(0)
 
 
-@pytest.mark.parametrize("field", ["input_init", "recurrent_init", "bias_init"])
+@pytest.mark.parametrize("field", ["input_init", "recurrent_init"])
 def test_an_unknown_initialiser_is_refused_with_the_known_names(field):
     unknown: Any = {field: "kaiming"}
     with pytest.raises(ValueError, match=f"GRU: {field}: .*'kaiming'") as refusal:
@@ -218,8 +241,74 @@ def test_an_unknown_initialiser_is_refused_with_the_known_names(field):
     assert all(repr(name) in str(refusal.value) for name in NAMED)
 
 
+def test_an_unknown_bias_initialiser_is_refused_with_the_names_that_draw_vectors():
+    with pytest.raises(
+        ValueError,
+        match=r"^GRU: bias_init: expected one of 'uniform_fan_in', 'zeros', got 'kaiming'$",
+    ):
+        sj.GRU(3, bias_init="kaiming")
+    with pytest.raises(ValueError, match=r"^GRU: bias_init: Orthogonal.* draws matrices only"):
+        sj.GRU(3, bias_init=Orthogonal())
+
+
 def test_inputs_of_another_size_are_refused(key):
     cell = sj.GRU(3)
     params = cell.init(key, in_features=2)
     with pytest.raises(ValueError, match=r"GRU: x has shape \(4, 5\); expected \[\*batch, 2\]"):
         cell.step(params, cell.initial_state(params, (4,)), jnp.ones((4, 5)))
+
+
+@pytest.mark.peer
+def test_the_outputs_and_the_gradients_are_those_of_keras(x64, standard_promotion):
+    os.environ["KERAS_BACKEND"] = "jax"
+    keras = pytest.importorskip("keras", reason="Keras is not installed")
+    layer: Any = keras.layers.GRU(
+        FEATURES,
+        reset_after=True,
+        activation=jnp.tanh,  # that of Keras rounds to float32
+        return_sequences=True,
+        dtype="float64",
+    )
+    layer.build((BATCH, TIME, IN_FEATURES))
+    fixed = [variable.value for variable in layer.non_trainable_variables]
+
+    def reordered(packed):
+        r, z, n = jnp.split(packed, 3, axis=-1)
+        return jnp.concatenate([z, r, n], axis=-1)
+
+    def theirs(W, U, b, inner_bias, xs, h):
+        # Two biases: one at the input, for all gates, and one at U h, here for n alone.
+        biases = jnp.stack([reordered(b), jnp.concatenate([0 * b[: 2 * FEATURES], inner_bias])])
+        weights = [reordered(W), reordered(U), biases]
+        ys, _ = layer.stateless_call(weights, fixed, jnp.swapaxes(xs, 0, 1), initial_state=h)
+        ys = jnp.swapaxes(ys, 0, 1)
+        return (ys * WEIGHTS).sum(), ys
+
+    differentiate = jax.jit(jax.value_and_grad(theirs, argnums=(0, 1, 2, 3, 4, 5), has_aux=True))
+    (_, expected), expected_gradients = differentiate(*arguments())
+    (_, (ys, _)), gradients = with_gradients(*arguments())
+    np.testing.assert_allclose(ys, expected, rtol=1e-10, atol=1e-12)
+    for a, b in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.peer
+def test_the_outputs_and_the_gradients_are_those_of_equinox(x64):
+    equinox = pytest.importorskip("equinox", reason="Equinox is not installed")
+    peer = equinox.nn.GRUCell(IN_FEATURES, FEATURES, dtype=jnp.float64, key=jax.random.key(0))
+
+    def theirs(W, U, b, inner_bias, xs, h):
+        where = lambda cell: (cell.weight_ih, cell.weight_hh, cell.bias, cell.bias_n)
+        cell = jax.vmap(equinox.tree_at(where, peer, (W.T, U.T, b, inner_bias)))
+        ys = []
+        for x in xs:
+            h = cell(x, h)
+            ys.append(h)
+        return (jnp.stack(ys) * WEIGHTS).sum(), jnp.stack(ys)
+
+    differentiate = jax.jit(jax.value_and_grad(theirs, argnums=(0, 1, 2, 3, 4, 5), has_aux=True))
+    (_, expected), expected_gradients = differentiate(*arguments())
+    (_, (ys, _)), gradients = with_gradients(*arguments())
+    np.testing.assert_allclose(ys, expected, rtol=1e-10, atol=1e-12)
+    for a, b in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)

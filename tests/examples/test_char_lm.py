@@ -3,9 +3,12 @@ import re
 import shutil
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import seqjax as sj
+from examples import char_lm
 from tests.examples.conftest import TEXT, TINY, Script, Trained, in_a_process
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
@@ -98,3 +101,15 @@ def test_bytes_that_are_no_utf_8_are_learned_as_bytes(tmp_path: Path, script: Sc
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path, script: Script):
     finished = script("char_lm.py", "--resume", tmp_path)
     assert finished == (1, "", f"char_lm.py: {tmp_path} is no run folder: it holds no options.json")
+
+
+@pytest.mark.parametrize("cell", list(char_lm.CELLS))
+def test_every_cell_on_offer_makes_a_model_that_learns(cell: str, quick_compilation: None):
+    model = char_lm.make_model(char_lm.Options(cell=cell, features=8, embedding=4), 5)
+    params = model.init(jax.random.key(0))
+    tokens = np.arange(12, dtype=np.int32).reshape(4, 3) % 5
+    nothing = np.zeros((4, 3), bool)
+    batch = sj.data.Batch(tokens, (tokens + 1) % 5, ~nothing, nothing)
+    loss, gradient = jax.value_and_grad(lambda p: model.loss(p, None, batch, None)[0])(params)
+    assert np.isfinite(loss)
+    assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))

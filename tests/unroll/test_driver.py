@@ -50,7 +50,11 @@ def test_xs_that_are_not_floating_point_are_refused(dtype, params):
 
 
 def test_xs_of_another_size_are_refused(params):
-    with pytest.raises(ValueError, match=r"GRU: x has shape \(3, 7\); expected \[\*batch, 2\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"unroll: params.input_kernel is float32\[2, 12\]; expected \[7, 12\], as for xs of "
+        r"shape \(5, 3, 7\) GRU\(features=4\)\.init\(key, in_features=7\) gives it",
+    ):
         sj.unroll(CELL, params, jnp.ones((TIME, BATCH, 7)))
 
 
@@ -131,6 +135,33 @@ def test_a_state_of_another_shape_or_dtype_is_refused_by_the_name_of_its_leaf(h,
     message = rf"unroll: state\.h is {came}; expected float32\[3, 4\], as GRU\(.*\.initial_state"
     with pytest.raises(ValueError, match=message):
         sj.unroll(CELL, params, xs, GRUState(jnp.asarray(h)))
+
+
+@pytest.mark.parametrize("other", [sj.GRU(5), sj.LSTM(4), sj.ChoGRU(4), sj.MinGRU(4)])
+def test_params_of_another_cell_are_refused(other, params, xs):
+    with pytest.raises(ValueError, match=r"unroll: params.*as for xs of shape .* gives it"):
+        sj.unroll(other, params, xs)
+    with pytest.raises(ValueError, match=r"unroll: params.*as for xs of shape .* gives it"):
+        sj.explain(other, params, xs)
+
+
+def test_a_cell_that_would_run_with_the_params_of_another_refuses_them(xs, key, unchecked):
+    others = sj.MGU(4).init(key, in_features=2)
+    inputs = others._asdict()
+    del inputs["recurrent_kernel"]
+    fitting = type(sj.MinGRU(4).init(key, in_features=2))(**inputs)
+    _, ys = sj.unroll(sj.MinGRU(4), fitting, xs)
+    _, wrong = sj.MinGRU(4).step(others, sj.MinGRU(4).initial_state(fitting, (3,)), xs[0])
+    assert np.array_equal(wrong, ys[0])  # silently, as the step has no use for what is too much
+    with pytest.raises(ValueError, match=r"unroll: params has structure .*MGUParams"):
+        sj.unroll(sj.MinGRU(4), others, xs)
+
+
+def test_params_of_another_dtype_are_the_callers_affair(params, xs):
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    _, ys = sj.unroll(sj.GRU(4, param_dtype=jnp.bfloat16), narrow, xs)
+    _, cast = sj.unroll(sj.GRU(4, dtype=jnp.bfloat16), narrow, xs)
+    np.testing.assert_array_equal(np.asarray(ys, np.float32), np.asarray(cast, np.float32))
 
 
 def test_a_cell_that_is_no_cell_is_refused(params, xs, unchecked):

@@ -1,0 +1,1 @@
+"""Pages that the code writes: `python -m docs.cells`."""

@@ -1,0 +1,36 @@
+"""The fields that leaf cells share, checked by their names in one place."""
+
+import dataclasses
+from typing import Any
+
+from seqjax import checks
+from seqjax.activations import check_activation
+from seqjax.initializers import Initializer, check_initializer
+
+VECTORS = ("bias_init", "peephole_init", "threshold_init")
+"""Rules that draw a vector; every other `*_init` draws a matrix."""
+
+
+def check_fields(cell: Any) -> None:
+    """Refuse hyperparameters that make no cell, in the fields whose names say what they are.
+
+    features: a positive integer. param_dtype, dtype: floating point. *activation: a known name.
+    *_init: a rule or a known name, and one that can draw an array of that rank. *_bias: a finite
+    number, a rule, or None.
+
+    Raises a ValueError that names the cell and the field: `LSTM: features: expected ...`.
+    """
+    for field in dataclasses.fields(cell):
+        where, value = f"{type(cell).__name__}: {field.name}", getattr(cell, field.name)
+        if field.name == "features":
+            checks.positive(where, value)
+        elif field.name.endswith("dtype"):
+            checks.floating(where, value)
+        elif field.name.endswith("activation"):
+            check_activation(where, value)
+        elif field.name.endswith("_init"):
+            check_initializer(where, value, rank=1 if field.name in VECTORS else 2)
+        elif field.name.endswith("_bias") and isinstance(value, Initializer):
+            check_initializer(where, value, rank=1)
+        elif field.name.endswith("_bias") and value is not None:
+            checks.finite(where, value)

@@ -1,0 +1,125 @@
+"""A state to begin with that is learned."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from seqjax import checks
+from seqjax.cell import Cell, Layered, Params, Run, State, noise_only
+from seqjax.plan import Plan
+
+
+class LearnedStateParams(NamedTuple):
+    """The inner params, and the initial state of one row.
+
+    state: as the inner state, without the batch; None in place of what is not learned, and
+    `RealAndImaginary` in place of a complex leaf.
+    """
+
+    cell: Params
+    state: Any
+
+
+class RealAndImaginary(NamedTuple):
+    """A complex array as two real ones, since params are real."""
+
+    real: Float[Array, "..."]
+    imaginary: Float[Array, "..."]
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class LearnedState(Layered):
+    """s_0 = θ, the same for every row and document; θ starts at the initial state of the inner cell.
+
+    Every floating leaf of memory is learned, in the dtype that it has; of a complex one the real and the
+    imaginary part. Clocks, masks and keys are as the inner cell makes them. With resets each document
+    starts from θ. States are those of the inner cell, and a state that is carried over from another
+    window is taken as it is.
+
+    Reference: Hinton, "Neural networks for machine learning", lecture 7, 2012: the initial state is one
+    more set of parameters.
+    Choose it where sequences are short, or begin alike, and the first steps count.
+    """
+
+    cell: Cell
+
+    def __post_init__(self) -> None:
+        """Refuse what is no cell."""
+        checks.instance("LearnedState: cell", self.cell, Cell)
+
+    @property
+    def features(self) -> int:
+        """Those of the inner cell."""
+        return self.cell.out_features
+
+    def init(self, key: Array, in_features: int) -> LearnedStateParams:
+        """The inner cell's params and its initial state, which the noise in it does not enter."""
+        cell_key, noise_key = jax.random.split(key)
+        params = self.cell.init(cell_key, in_features)
+        state = self.cell.initial_state(params, key=noise_key)
+        learned = lambda noise, leaf: None if noise else _as_real(leaf)
+        return LearnedStateParams(
+            params, jax.tree.map(learned, noise_only(self.cell, state), state)
+        )
+
+    def initial_state(
+        self,
+        params: LearnedStateParams,
+        batch_shape: tuple[int, ...] = (),
+        *,
+        key: Array | None = None,
+    ) -> State:
+        """θ in every row, and the rest as the inner cell makes it."""
+        state = self.cell.initial_state(params.cell, batch_shape, key=key)
+        leaves, structure = jax.tree.flatten(state)
+        learned = structure.flatten_up_to(params.state)
+        new = [_in_each_row(a, b) for a, b in zip(learned, leaves, strict=True)]
+        return jax.tree.unflatten(structure, new)
+
+    def step(self, params: LearnedStateParams, state: State, x: Array) -> tuple[State, Array]:
+        """The inner step."""
+        return self.cell.step(params.cell, state, x)
+
+    def unroll_with(
+        self, run: Run, params: LearnedStateParams, state: State, xs: Array, plan: Plan
+    ) -> tuple[State, Array]:
+        """The inner run; θ is in the state that comes in, and in the plan."""
+        return run(self.cell, params.cell, state, xs, plan)
+
+    def redraw(self, state: State, key: Array) -> State:
+        """The inner cell's noise."""
+        return self.cell.redraw(state, key)
+
+    def deterministic(self) -> "LearnedState":
+        """The inner cell for evaluation."""
+        return LearnedState(self.cell.deterministic())
+
+    @property
+    def causal(self) -> bool:
+        """Where the inner cell is."""
+        return self.cell.causal
+
+    @property
+    def mixing(self):
+        """That of the inner cell."""
+        return self.cell.mixing
+
+
+def _as_real(leaf: Array) -> Array | RealAndImaginary | None:
+    """What is learned of a leaf: nothing of clocks and masks, two parts of a complex one."""
+    if jnp.issubdtype(leaf.dtype, jnp.complexfloating):
+        return RealAndImaginary(leaf.real, leaf.imag)
+    # A copy: leaves that are one array, as zeros may be, could not be donated as params.
+    return jnp.array(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else None
+
+
+def _in_each_row(learned: Any, leaf: Array) -> Array:
+    """What is learned, repeated over the batch, in the shape and dtype of `leaf`."""
+    if learned is None:
+        return leaf
+    if isinstance(learned, RealAndImaginary):
+        learned = jax.lax.complex(*learned)
+    return jnp.broadcast_to(learned.astype(leaf.dtype), leaf.shape)
