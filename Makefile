@@ -16,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train test test-newest format peers clean
+.PHONY: help train test test-newest format peers docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -41,8 +41,11 @@ format: $(VENV)/.dev ## let ruff format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-peers: $(VENV)/.dev ## install PyTorch, Keras, Haiku and Equinox, so that the tests marked `peer` compare with them
+peers: $(VENV)/.dev ## install PyTorch, Keras, Haiku, Equinox and ONNX Runtime, so that the tests marked `peer` compare with them
 	$(BIN)/python -m pip install --quiet ".[interop]"
+
+docs: $(VENV)/.dev ## write docs/cells.md and its picture again, from the code
+	$(BIN)/python -m docs.cells
 
 clean: ## remove the environments and caches
 	rm -rf .venv .venv-newest .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -50,6 +50,8 @@ class Task(NamedTuple):
         less is better.
     baseline: T -> the value without memory. solved: the value below which the task is solved, as a
         share of the baseline.
+    patience: updates after which a training is given up that does no better than without memory; None
+        where many leave that plateau late.
     lengths, learning_rates: what is measured unless asked otherwise. The rates are tried in this
         order until one solves the task.
     """
@@ -62,6 +64,7 @@ class Task(NamedTuple):
     value: Callable[[Array, Any], Array]
     baseline: Callable[[int], float]
     solved: float
+    patience: int | None
     lengths: tuple[int, ...]
     learning_rates: tuple[float, ...]
 
@@ -95,6 +98,7 @@ TASKS = {
         value=squared_error,
         baseline=lambda length: 1 / 6,
         solved=0.06,
+        patience=None,
         lengths=(100, 200, 500),
         learning_rates=(3e-3, 5e-4),
     ),
@@ -109,6 +113,7 @@ TASKS = {
         value=cross_entropy,
         baseline=lambda delay: COPIED * math.log(ALPHABET) / (delay + 2 * COPIED),
         solved=0.1,
+        patience=2000,
         lengths=(20, 100, 200, 500),
         learning_rates=(3e-3,),
     ),
@@ -121,6 +126,7 @@ TASKS = {
         value=last_errors,
         baseline=lambda length: 1 / 2,
         solved=0.02,
+        patience=2000,
         lengths=(100, 200, 500),
         learning_rates=(3e-3, 5e-4),
     ),

@@ -134,7 +134,9 @@ def recipe(results: dict[str, Any]) -> str:
         f"Every {r['evaluate_every']} updates the value is taken on {r['tested']} new sequences. A task "
         "is solved, and training stops, when two such values in a row (or the very last one) and then "
         f"the final value, on {8 * r['tested']:,} new sequences, lie below the threshold. The updates "
-        "needed are those at the first of the two.",
+        "needed are those at the first of the two. The copy task and parity are given up after "
+        f"{TASKS['copy'].patience:,} updates, or later, where the mean of the last ten values is not "
+        "5 % below that without memory; the adding problem, whose plateau many leave late, never is.",
         "Learning rates are tried in a fixed order until one solves the task, each from the start "
         f"({tried}); where none does, the best final value counts. Seeds: {seeds}. Initial values are "
         "each cell's own default; a cell with others says so by its name.",

@@ -68,7 +68,7 @@ def train(run: Run, recipe: Recipe, say: Callable[[str], None] = lambda line: No
     """x_t -> E x_t -> the cell -> V y_t + a, trained until the task is solved or the updates are spent.
 
     It is solved when two evaluations in a row (or the very last one), and then the final test, lie below
-    the threshold.
+    the threshold; and given up where it is lost or stuck.
     `say` hears a line after each evaluation.
     """
     task, start = TASKS[run.task], time.perf_counter()
@@ -90,7 +90,9 @@ def train(run: Run, recipe: Recipe, say: Callable[[str], None] = lambda line: No
             held(curve, threshold, asked)
             and final_value(program.test, params, final_keys) < threshold
         )
-        if solved or lost(curve):
+        updates = len(curve) * recipe.evaluate_every
+        late = task.patience is not None and updates >= task.patience
+        if solved or lost(curve) or (late and stuck(curve, task.baseline(run.length))):
             break
     value = final_value(program.test, params, final_keys)
     seconds = time.perf_counter() - start
@@ -126,6 +128,11 @@ def first_below(curve: Sequence[float], threshold: float) -> int:
 def lost(curve: Sequence[float]) -> bool:
     """Whether the last two evaluations are not finite: weights that overflow do not come back."""
     return len(curve) > 1 and not any(math.isfinite(value) for value in curve[-2:])
+
+
+def stuck(curve: Sequence[float], baseline: float) -> bool:
+    """Whether the last ten evaluations are in the mean no better than 95 % of that without memory."""
+    return len(curve) >= 10 and math.fsum(curve[-10:]) / 10 > 0.95 * baseline
 
 
 def final_value(test: Callable[[Params, Array], Array], params: Params, keys: Array) -> float:

@@ -72,6 +72,7 @@ FAMILIES: dict[str, list[Entry]] = {
     "Diagonal recurrences": plain(sj.DiagonalLSTM, sj.DiagonalGRU),
     "Linear recurrences": [
         *plain(sj.MinGRU, sj.MinLSTM, sj.LRU),
+        Entry("LRU(H, state_features=N)", lambda H: sj.LRU(H, state_features=2 * H), sj.LRU),
         Entry("RGLRU(H)", sj.RGLRU, sj.RGLRU, same_width=True),
     ],
 }
@@ -88,6 +89,7 @@ WRAPPERS = (
 )
 WRAPPED = {
     "Stack((LSTM(H), LSTM(H)))": sj.Stack((sj.LSTM(8), sj.LSTM(8))),
+    "Bidirectional(LSTM(H), LSTM(H))": sj.Bidirectional(sj.LSTM(8), sj.LSTM(8)),
     "Residual(LSTM(H))": sj.Residual(sj.LSTM(8)),
     "Dropout(LSTM(H), rate)": sj.Dropout(sj.LSTM(8), rate=0.5),
     "RecurrentDropout(LSTM(H), rate)": sj.RecurrentDropout(sj.LSTM(8), rate=0.5),
@@ -209,8 +211,7 @@ INTRODUCTION = """
 # Cells
 
 Made by `python -m docs.cells` from the docstrings and the code. D is `in_features` and H is `features`;
-P is the size of y where it is another, N the size of the state where it may be another, K the number of
-heads.
+P is the size of y and N that of the state where they are another, K the number of heads.
 
 A **gated** cell is an affine recurrence followed by a rule on each row. A **linear** one is
 h_t = a_t ⊙ h_{t-1} + b_t, where neither a nor b sees the state. **Mixing** is the structure of

@@ -83,4 +83,4 @@ def where_rows(condition: Bool[Array, "*batch"], a: Array, b: Array) -> Array:
 def scale_kept(x: Array, kept: Bool[Array, "..."], rate: float) -> Array:
     """X / (1 - rate) where `kept`, zero elsewhere; `kept` repeats over leading axes of `x`."""
     kept = jnp.broadcast_to(kept.reshape((1,) * (x.ndim - kept.ndim) + kept.shape), x.shape)
-    return jnp.where(kept, x / (1 - rate), jnp.zeros_like(x))
+    return jnp.where(kept, x / (1 - float(rate)), jnp.zeros_like(x))

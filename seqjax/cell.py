@@ -102,7 +102,10 @@ class Cell(abc.ABC):
         return state
 
     def deterministic(self) -> "Cell":
-        """The cell for evaluation: same params, same state structure, no noise."""
+        """The cell for evaluation: same params, same state structure, no noise.
+
+        What holds noise in the state of the one holds noise, unused, in that of the other.
+        """
         return self
 
     @property

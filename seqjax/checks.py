@@ -23,6 +23,12 @@ def positive(name: str, value: int) -> None:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
 
 
+def size(name: str, value: int) -> None:
+    """`value` is an integer of at least 0: an input may have no entries."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
+
+
 def fraction(name: str, value: float) -> None:
     """`value` is a rate in [0, 1): the share that is dropped, never the share that is kept."""
     if not is_number(value) or not 0 <= value < 1:
@@ -43,15 +49,16 @@ def finite(name: str, value: float) -> None:
 
 def one_of(name: str, value: Any, known: Collection[Any]) -> None:
     """`value` is one of the `known` names."""
-    if value not in known:
+    # By type too: an array, compared with a name, would answer with an array.
+    if not any(type(value) is type(k) and value == k for k in known):
         names = ", ".join(repr(k) for k in known)
         raise ValueError(f"{name}: expected one of {names}, got {value!r}")
 
 
 def floating(name: str, dtype: Any) -> None:
-    """`dtype` names a real floating-point type, or is None."""
+    """`dtype` names a real floating-point type."""
     try:
-        good = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+        good = dtype is not None and jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
     except TypeError:
         good = False
     if not good:

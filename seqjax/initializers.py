@@ -90,7 +90,7 @@ class ScaledIdentity(Initializer):
                 f"ScaledIdentity: expected a square matrix, got shape {tuple(shape)}; "
                 "use it for recurrent kernels"
             )
-        return self.scale * jnp.eye(shape[0], dtype=dtype)
+        return float(self.scale) * jnp.eye(shape[0], dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,7 @@ class SpectralRadius(Initializer):
                 "use it for recurrent kernels"
             )
         drawn = jax.random.normal(key, tuple(shape), accumulator(dtype))
-        return (self.radius / spectral_radius(drawn) * drawn).astype(dtype)
+        return (float(self.radius) / spectral_radius(drawn) * drawn).astype(dtype)
 
 
 def spectral_radius(matrix: Float[Array, "n n"], squarings: int = 32) -> Float[Array, ""]:
@@ -158,13 +158,19 @@ def spectral_radius(matrix: Float[Array, "n n"], squarings: int = 32) -> Float[A
     >>> print(spectral_radius(jnp.array([[0.0, 2.0], [-2.0, 0.0]])))  # eigenvalues ±2i
     2.0
     """
-    norm = jnp.linalg.norm(matrix)
-    power, log_radius = matrix / norm, jnp.log(norm)
-    for j in range(1, squarings + 1):
+    # By the largest entry first, whose square may overflow; of a nilpotent matrix some power is 0.
+    power, log_radius = _scaled(matrix, jnp.max(jnp.abs(matrix)))
+    for j in range(squarings + 1):
+        power, log_norm = _scaled(power, jnp.linalg.norm(power))
+        log_radius += log_norm / 2.0**j
         power = jnp.matmul(power, power, precision="highest")
-        norm = jnp.linalg.norm(power)
-        power, log_radius = power / norm, log_radius + jnp.log(norm) / 2.0**j
     return jnp.exp(log_radius)
+
+
+def _scaled(matrix: Array, norm: Array) -> tuple[Array, Array]:
+    """`matrix` over its norm, and the logarithm of that; a matrix of zeros as it is, and -∞."""
+    divisor = jnp.broadcast_to(jnp.where(norm > 0, norm, jnp.ones_like(norm)), matrix.shape)
+    return matrix / divisor, jnp.log(norm)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +182,7 @@ class Chrono(Initializer):
     for `update_bias` of a `GRU`; `negated` is for a gate that overwrites where it is open, as those of
     `MGU` and `MinGRU`.
 
-    Raises a ValueError for a `longest` below 2.
+    Raises a ValueError for a `longest` below 2 or above 2^31.
     Reference: Tallec, Ollivier 2018, "Can recurrent neural networks warp time?".
     """
 
@@ -185,10 +191,11 @@ class Chrono(Initializer):
 
     def __post_init__(self) -> None:
         """Refuse lengths that leave nothing to draw from."""
-        if not checks.is_number(self.longest) or not 2 <= self.longest < math.inf:
+        if not checks.is_number(self.longest) or not 2 <= self.longest <= 2**31:
             raise ValueError(
-                f"Chrono: longest: expected a number of steps of at least 2, got {self.longest!r}"
+                f"Chrono: longest: expected a number of steps from 2 to 2^31, got {self.longest!r}"
             )
+        checks.instance("Chrono: negated", self.negated, bool)
 
     def __call__(self, key: Array, shape: Sequence[int], dtype: DTypeLike) -> Array:
         """Independent entries, log u or -log u."""

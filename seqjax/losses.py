@@ -299,7 +299,7 @@ def temporal_activation_regularization(
     2.5
     """
     ys = _activations(ys, mask, "[time, *batch, features]", axes=2)
-    _check_mask(resets, ys.shape[:-1], name="resets")
+    _check_mask(resets, ys.shape[:-1], "resets", "[time, *batch]")
     pairs = None if mask is None else mask[1:] & mask[:-1]
     if resets is not None:
         pairs = ~resets[1:] if pairs is None else pairs & ~resets[1:]
@@ -411,13 +411,15 @@ def _check_same(
         )
 
 
-def _check_mask(mask: Array | None, tokens: tuple[int, ...], name: str = "mask") -> None:
+def _check_mask(
+    mask: Array | None, tokens: tuple[int, ...], name: str = "mask", form: str = "[*tokens]"
+) -> None:
     if mask is None:
         return
     if mask.shape != tokens:
         raise ValueError(
             f"losses: {name} has shape {mask.shape} but there are tokens {tokens}; "
-            f"{name} is bool[*tokens]"
+            f"{name} is bool{form}"
         )
     if mask.dtype != jnp.bool_:
-        raise ValueError(f"losses: {name} is {mask.dtype}; expected bool[*tokens]")
+        raise ValueError(f"losses: {name} is {mask.dtype}; expected bool{form}")

@@ -1,6 +1,7 @@
 """Initial values: what each rule promises, by name and as a dataclass."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,18 @@ def test_the_spectral_radius_of_known_matrices_is_known():
     assert np.isclose(spectral_radius(3 * jnp.eye(4)), 3)
     defective = jnp.array([[0.5, 1e3], [0.0, 0.5]])  # ‖Aᵏ‖ grows at first, like k 0.5ᵏ⁻¹ 1000
     assert np.isclose(spectral_radius(defective), 0.5, rtol=1e-5)
+    nilpotent = jnp.array([[0.0, 1.0], [0.0, 0.0]])
+    assert spectral_radius(nilpotent) == 0
+    assert spectral_radius(jnp.zeros((3, 3))) == 0
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e25])
+def test_the_spectral_radius_of_tiny_and_huge_matrices_is_finite(scale, key):
+    matrix = np.asarray(jax.random.normal(key, (4, 4)), np.float64)
+    expected = scale * np.abs(np.linalg.eigvals(matrix)).max()
+    came = spectral_radius(jnp.asarray(scale * matrix, jnp.float32))
+    # The logarithm of 1e25 is 58, and so known to 58 · 6e-8.
+    np.testing.assert_allclose(came, expected, rtol=2e-5)
 
 
 @pytest.mark.parametrize("radius", [0, -1.0, np.nan, np.inf, "1"])
@@ -135,10 +148,22 @@ def test_a_negated_chrono_bias_is_the_same_draw_with_the_other_sign(key):
     assert np.any(np.asarray(one) != 0)
 
 
-@pytest.mark.parametrize("longest", [1, 0, -3, 1.5, np.nan, np.inf, "10", None])
+@pytest.mark.parametrize("longest", [1, 0, -3, 1.5, np.nan, np.inf, 1e39, "10", None])
 def test_a_chrono_without_a_range_is_refused(longest, unchecked):
-    with pytest.raises(ValueError, match="Chrono: longest: expected a number of steps of at least"):
+    with pytest.raises(ValueError, match="Chrono: longest: expected a number of steps from 2 to"):
         Chrono(longest)
+
+
+def test_a_chrono_that_is_neither_negated_nor_not_is_refused(unchecked):
+    neither: Any = "no"
+    with pytest.raises(ValueError, match="Chrono: negated: expected a bool, got 'no'"):
+        Chrono(5, negated=neither)
+
+
+@pytest.mark.parametrize("rule", [ScaledIdentity, Orthogonal, SpectralRadius, Normal, Constant])
+def test_a_number_of_numpy_does_not_widen_what_is_drawn(rule, x64, standard_promotion):
+    drawn = rule(np.float64(0.5))(jax.random.key(0), (3, 3), jnp.float32)
+    assert drawn.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("rule", ["orthogonal", "glorot", "identity", "kaiming"])

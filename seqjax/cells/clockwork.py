@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from seqjax import checks
 from seqjax.activations import Activation, activate
 from seqjax.arithmetic import affine, compute_dtype, state_dtype
 from seqjax.cell import GatedCell
@@ -89,7 +90,7 @@ class ClockworkRNN(GatedCell):
         if (
             not isinstance(periods, tuple)
             or not periods
-            or not all(isinstance(T, int) and not isinstance(T, bool) for T in periods)
+            or not all(isinstance(T, int | np.integer) and not isinstance(T, bool) for T in periods)
             or periods[0] < 1
             or any(T >= U for T, U in itertools.pairwise(periods))
         ):
@@ -105,6 +106,7 @@ class ClockworkRNN(GatedCell):
 
     def init(self, key: Array, in_features: int) -> ClockworkParams:
         """W by `input_init`, each module's columns of U by `recurrent_init`, b by `bias_init`."""
+        checks.size("ClockworkRNN: in_features", in_features)
         input_key, recurrent_key, bias_key = jax.random.split(key, 3)
         size, dtype = self.features, self.param_dtype
         width = size // len(self.periods)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from seqjax import checks
 from seqjax.arithmetic import affine, compute_dtype, state_dtype
 from seqjax.cell import GatedCell, Mixing
 from seqjax.cells.packed import Rule, oppose_input_gate
@@ -53,7 +54,7 @@ class DiagonalLSTM(GatedCell):
     References: the diagonal U: Li, Li, Cook, Zhu, Gao 2018, "Independently recurrent neural network
     (IndRNN)", who draw u from U(0, 1), since a unit of theirs forgets by u, where here the gates do;
     in an LSTM, so that Newton's method is cheap: Danieli et al. 2025, "ParaRNN".
-    Choose it for long sequences, in stacks: exact and parallel ways through time cost little here.
+    Choose it in stacks, where the weights of a recurrent matrix cost more than they bring.
     """
 
     features: int
@@ -235,6 +236,7 @@ def draw_diagonal_kernels(
     Each entry of u is drawn as a matrix of one row and one column, the block of one unit in one gate:
     so it has the fan-in that it has, one, and a rule for matrices is a rule for u.
     """
+    checks.size(f"{type(cell).__name__}: in_features", in_features)
     input_key, recurrent_key, bias_key = jax.random.split(key, 3)
     gates, size, dtype = len(biases), cell.features, cell.param_dtype
     rule = as_rule(cell.recurrent_init)

@@ -43,8 +43,8 @@ class LRU(LinearCell):
 
     h is complex, [*batch, state_features]; `state_features` is `features` where it is None. B is
     [in_features, state_features] and C [state_features, features], each kept as a real and an
-    imaginary part; D [in_features, features]. |λ| < 1 whatever the parameters. There is no bias and no
-    nonlinearity: depth brings it, with an activation between layers.
+    imaginary part; D [in_features, features]. |λ| < 1 whatever the parameters, up to rounding. There is
+    no bias and no nonlinearity: depth brings it, with an activation between layers.
 
     At first λ is uniform on the ring r_min ≤ |λ| ≤ r_max with phases in [0, max_phase]: |λ|² is uniform
     in [r_min², r_max²]. γ = √(1 - |λ|²), so that white noise of variance 1 in B x_t gives a state of
@@ -90,6 +90,7 @@ class LRU(LinearCell):
 
     def init(self, key: Array, in_features: int) -> LRUParams:
         """λ on the ring, γ = √(1 - |λ|²), Gaussian B and C, D by `feedthrough_init`."""
+        checks.size("LRU: in_features", in_features)
         radius_key, phase_key, D_key, *kernel_keys = jax.random.split(key, 7)
         n, dtype = self.width, self.param_dtype
         # Off 0 by less than a rounding error of 1: its logarithm would be -∞, for ever.
@@ -100,7 +101,7 @@ class LRU(LinearCell):
         deficit = 1 - self.r_max**2 + (self.r_max**2 - self.r_min**2) * u
         nu = -jnp.where(deficit < 0.5, jnp.log1p(-deficit), jnp.log(squared)) / 2
         theta = self.max_phase * jax.random.uniform(phase_key, (n,), wide, least)
-        B, C = Normal((2 * in_features) ** -0.5), Normal(n**-0.5)
+        B, C = Normal((2 * max(1, in_features)) ** -0.5), Normal(n**-0.5)
         return LRUParams(
             nu_log=jnp.log(nu).astype(dtype),
             theta_log=jnp.log(theta).astype(dtype),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from seqjax import checks
 from seqjax.arithmetic import affine, compute_dtype, state_dtype
 from seqjax.cell import LinearCell
 from seqjax.cells.packed import oppose_input_gate
@@ -42,7 +43,7 @@ class MinGRU(LinearCell):
 
     Raises a ValueError for features below 1 and for an unknown initialiser.
     Reference: Feng, Tung, Ahmed, Bengio, Hajimirsadeghi 2024, "Were RNNs all we needed?".
-    Choose it for long sequences where all steps should run side by side: the smallest cell that can.
+    Choose it where the recurrence has to be linear and the cell small: it has two matrices and no more.
     """
 
     features: int
@@ -162,6 +163,7 @@ def _draw_inputs(
     biases: Sequence[Initializer | str | float],
 ) -> tuple[Array, Array]:
     """W [in_features, parts · features] and b [parts · features], a part for each bias."""
+    checks.size(f"{type(cell).__name__}: in_features", in_features)
     kernel_key, bias_key = jax.random.split(key)
     rules = (cell.input_init,) * len(biases)
     return (

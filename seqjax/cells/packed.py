@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from seqjax import checks
 from seqjax.initializers import Chrono, Initializer, draw_gates
 
 Rule = Initializer | str | float
@@ -20,6 +21,7 @@ def draw_kernels(
     cell: with the fields features, input_init, recurrent_init and param_dtype.
     rows: how many entries U multiplies; None is `features`.
     """
+    checks.size(f"{type(cell).__name__}: in_features", in_features)
     input_key, recurrent_key, bias_key = jax.random.split(key, 3)
     gates, size, dtype = len(biases), cell.features, cell.param_dtype
     return (

@@ -80,10 +80,10 @@ class RGLRU(LinearCell):
             )
         kernel_key, bias_key, decay_key = jax.random.split(key, 3)
         wide = state_dtype(self)
-        decay = jax.random.uniform(
-            decay_key, (self.features,), wide, self.decay_min, self.decay_max
-        )
-        log_a = jnp.log(decay) / SHARPNESS
+        # 1 - a^c rather than a^c, which rounds to 1 where the unit keeps for long.
+        least, most = 1 - float(self.decay_max), 1 - float(self.decay_min)
+        deficit = jax.random.uniform(decay_key, (self.features,), wide, least, most)
+        log_a = jnp.log1p(-deficit) / SHARPNESS
         logit = log_a - jnp.log(-jnp.expm1(log_a))  # log a - log(1 - a)
         shape = (in_features, self.features)
         return RGLRUParams(

@@ -105,6 +105,7 @@ class SLSTM(GatedCell):
 
     def init(self, key: Array, in_features: int) -> SLSTMParams:
         """Each gate's W and b, and each head's R of each gate, by its own draw."""
+        checks.size("SLSTM: in_features", in_features)
         input_key, recurrent_key, bias_key = jax.random.split(key, 3)
         size, head_size, dtype = self.features, self.features // self.heads, self.param_dtype
         forget_bias = (
@@ -124,7 +125,7 @@ class SLSTM(GatedCell):
         self, params: SLSTMParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
     ) -> SLSTMState:
         """h_0 = c_0 = n_0 = m_0 = 0: an empty memory."""
-        # m_0 = -∞ would say the same, but no optimiser could learn an initial state from there.
+        # m_0 = -∞ would say the same, but weight decay would make NaN of it in a learned state.
         shape, dtype = (*batch_shape, self.features), state_dtype(self)
         return SLSTMState(*(jnp.zeros(shape, dtype) for _ in SLSTMState._fields))
 

@@ -12,8 +12,9 @@ from seqjax import checks, losses
 from seqjax.arithmetic import affine, compute_dtype, scale_kept
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Batch
+from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
-from seqjax.initializers import Initializer, Normal, check_initializer, draw
+from seqjax.initializers import Initializer, Normal, draw
 from seqjax.unroll import unroll
 
 
@@ -71,17 +72,13 @@ class LanguageModel:
         checks.positive("LanguageModel: vocabulary", self.vocabulary)
         checks.positive("LanguageModel: embedding", self.embedding)
         checks.instance("LanguageModel: cell", self.cell, Cell)
-        checks.floating("LanguageModel: param_dtype", self.param_dtype)
-        checks.floating("LanguageModel: dtype", self.dtype)
+        check_fields(self)
         if not self.cell.causal:
             raise ValueError(
                 f"LanguageModel: cell is {self.cell!r}, whose outputs read the tokens that are to be "
                 "predicted; expected a cell without Bidirectional"
             )
         checks.fraction("LanguageModel: dropout", self.dropout)
-        if self.embedding_init is not None:
-            check_initializer("LanguageModel: embedding_init", self.embedding_init)
-        check_initializer("LanguageModel: readout_init", self.readout_init)
         if self.tied and self.embedding != self.cell.out_features:
             raise ValueError(
                 f"LanguageModel: tied needs embedding equal to the out_features of the cell, "

@@ -10,7 +10,7 @@ from seqjax.plan import Plan
 def scan(cell: Cell, params: Params, state: State, xs: Array, plan: Plan) -> tuple[State, Array]:
     """s_t, y_t = step(params, s_{t-1}, x_t) for t in the order of the plan.
 
-    xs: [time, *batch, in_features] -> ys: [time, *batch, features].
+    xs: [time, *batch, in_features] -> ys: [time, *batch, out_features].
     Time O(T), memory under reverse mode O(T) times what one step keeps.
     """
 

@@ -9,7 +9,11 @@ from seqjax.cell import Params
 
 
 def drop_weights(
-    params: Params, key: Array, rate: float, *, names: tuple[str, ...] = ("recurrent_kernel",)
+    params: Params,
+    key: Array,
+    rate: float,
+    *,
+    names: str | tuple[str, ...] = ("recurrent_kernel",),
 ) -> Params:
     """Ũ = M ⊙ U / (1 - rate),   M_{ij} ~ Bernoulli(1 - rate)
 
@@ -35,6 +39,7 @@ def drop_weights(
     True
     """
     checks.fraction("drop_weights: rate", rate)
+    names = (names,) if isinstance(names, str) else tuple(names)
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     called = [jax.tree_util.keystr(path[-1:], simple=True) for path, _ in leaves]
     for name in names:

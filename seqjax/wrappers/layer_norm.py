@@ -122,7 +122,9 @@ class LayerNorm(GatedWrapper):
         """LN(v; α), each group of gates by itself."""
         v = v.astype(accumulator(v.dtype))
         groups = jnp.split(v, _ends(self._group_sizes(v.shape[-1])), axis=-1)
-        normal = jnp.concatenate([_standardise(group, self.epsilon) for group in groups], axis=-1)
+        normal = jnp.concatenate(
+            [_standardise(group, float(self.epsilon)) for group in groups], axis=-1
+        )
         return jnp.broadcast_to(scale.astype(v.dtype), v.shape) * normal
 
 

@@ -35,9 +35,10 @@ class LearnedState(Layered):
     """s_0 = θ, the same for every row and document; θ starts at the initial state of the inner cell.
 
     Every floating leaf of memory is learned, in the dtype that it has; of a complex one the real and the
-    imaginary part. Clocks, masks and keys are as the inner cell makes them. With resets each document
-    starts from θ. States are those of the inner cell, and a state that is carried over from another
-    window is taken as it is.
+    imaginary part. (Of an sLSTM h alone moves: at n = 0, where it starts, its memory is empty, and what
+    c and m hold has no say.) Clocks, masks and keys are as the inner cell makes them. With resets each
+    document starts from θ. States are those of the inner cell, and a state that is carried over from
+    another window is taken as it is.
 
     Reference: Hinton, "Neural networks for machine learning", lecture 7, 2012: the initial state is one
     more set of parameters.
@@ -122,4 +123,5 @@ def _in_each_row(learned: Any, leaf: Array) -> Array:
         return leaf
     if isinstance(learned, RealAndImaginary):
         learned = jax.lax.complex(*learned)
-    return jnp.broadcast_to(learned.astype(leaf.dtype), leaf.shape)
+    # A copy: without a batch the state would otherwise be the params themselves, and donated with them.
+    return jnp.array(jnp.broadcast_to(learned.astype(leaf.dtype), leaf.shape))

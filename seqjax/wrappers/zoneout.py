@@ -69,6 +69,8 @@ class Zoneout(GatedWrapper):
     def gated(self) -> GatedCell | None:
         """Itself, where the inner cell is gated and its y is read off the state alone."""
         inner = as_gated(self.cell)
+        while isinstance(inner, GatedWrapper):
+            inner = inner.inner
         return None if inner is None or type(inner).emit is GatedCell.emit else self
 
     def initial_state(
@@ -128,7 +130,8 @@ class Zoneout(GatedWrapper):
 
     def _rates(self) -> tuple[float, float]:
         """Those of h and of c."""
-        return self.rate, self.rate if self.memory_rate is None else self.memory_rate
+        h = float(self.rate)
+        return h, h if self.memory_rate is None else float(self.memory_rate)
 
     def _rate_of_each_leaf(self, state: State, batch_axes: int) -> list[float | None]:
         """The rate for each leaf of the inner state; None for clocks, masks and noise."""

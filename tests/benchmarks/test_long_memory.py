@@ -126,6 +126,23 @@ def test_a_training_whose_weights_overflow_ends_and_has_no_value(monkeypatch):
     assert json.loads(json.dumps(result, allow_nan=False))["curve"] == [0.1, None, 0.3, None, None]
 
 
+@pytest.mark.parametrize(
+    ("late", "updates"),
+    [
+        (0.17, 24),  # no better than 1/6, given up at once when it may be
+        (0.15, 30),  # 10 % better from its 13th evaluation on: goes on to the last
+    ],
+)
+def test_a_training_that_has_learned_nothing_is_given_up(monkeypatch, late, updates):
+    values = iter([0.17] * 5 + [late] * 10 + [late] * 8)
+    program = stand_in(lambda params, key: next(values))
+    monkeypatch.setattr(long_memory_run, "compiled", lambda *_: program)
+    monkeypatch.setitem(TASKS, "adding", TASKS["adding"]._replace(patience=23))
+    recipe = Recipe(updates=30, evaluate_every=2)
+    result = long_memory_run.train(Run("GRU", "adding", 6, 0, 1e-3), recipe)
+    assert (result["solved"], result["updates"]) == (False, updates)
+
+
 @pytest.mark.usefixtures("standard_promotion", "quick_compilation")
 def test_a_tiny_benchmark_from_end_to_end(tmp_path, monkeypatch, capsys):
     def watch(arguments: list[str], echo: Any) -> Watched:

@@ -1,5 +1,7 @@
 """The Clockwork RNN against the paper's equations module by module, and what its clock promises."""
 
+import functools
+import math
 import re
 from typing import Any
 
@@ -9,71 +11,55 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.cells.clockwork import ClockworkParams, ClockworkState
-from seqjax.cells.elman import ElmanParams
+from seqjax.cells.clockwork import ClockworkState
+from seqjax.cells.elman import ElmanParams, ElmanState
 from seqjax.initializers import SpectralRadius
-from tests import oracles
+from tests.cells import comparison
+from tests.cells.comparison import Comparison
 from tests.oracles import ACTIVATIONS
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 PERIODS = (1, 2, 3)  # all modules tick together every 6 steps
-TIME, BATCH, IN_FEATURES, FEATURES = 8, 2, 2, 6
-WEIGHTS = np.cos(np.arange(TIME * BATCH * FEATURES)).reshape(TIME, BATCH, FEATURES)
-CLOCKS = np.array([1, 5], np.int32)  # the rows stand at different steps
+FEATURES = 6
+CLOCKS = np.array([1.0, 5.0])  # the rows stand at different steps
 
 
-def draw(*shapes):
-    """Float64 arrays, the same at every call."""
-    random = np.random.default_rng(0)
-    return [0.8 * random.standard_normal(shape) for shape in shapes]
-
-
-def arguments(time=TIME, in_features=IN_FEATURES, features=FEATURES, batch=(BATCH,)):
-    """W, U, b, xs and h; U is full, so that the test sees whether it is masked."""
-    return draw(
-        (in_features, features),
-        (features, features),
-        (features,),
-        (time, *batch, in_features),
-        (*batch, features),
-    )
-
-
-def by_equation(periods, activation, W, U, b, xs, h, *, clocks):
-    """The h of each step of all rows, module by module; the clock only ever counts up.
+def row(periods, activation, W, U, b, x, h, clock):
+    """One sequence, module by module; the clock only ever counts up, until it is told.
 
     y_i^(t) = φ(Σ_{j: T_j ≥ T_i} W_H,ij y_j^(t-1) + W_I,i x^(t) + b_i) where t mod T_i = 0.
     """
     phi, size = ACTIVATIONS[activation].value, len(b) // len(periods)
     module = lambda i: slice(i * size, (i + 1) * size)
-    ys = np.zeros((*xs.shape[:2], len(b)))
-    for row in range(xs.shape[1]):
-        before = h[row]
-        for step, x in enumerate(xs[:, row]):
-            after = before.copy()
-            for i, T_i in enumerate(periods):
-                if (clocks[row] + step) % T_i != 0:
-                    continue
-                a = x @ W[:, module(i)] + b[module(i)]
-                for j, T_j in enumerate(periods):
-                    if T_j >= T_i:
-                        a = a + before[module(j)] @ U[module(j), module(i)]
-                after[module(i)] = phi(a)
-            ys[step, row] = before = after
-    return ys
+    ys, clock = [], round(float(clock))
+    for step, x_t in enumerate(x):
+        after = h.copy()
+        for i, T_i in enumerate(periods):
+            if (clock + step) % T_i != 0:
+                continue
+            a = x_t @ W[:, module(i)] + b[module(i)]
+            for j, T_j in enumerate(periods):
+                if T_j >= T_i:
+                    a = a + h[module(j)] @ U[module(j), module(i)]
+            after[module(i)] = phi(a)
+        h = after
+        ys.append(h)
+    return np.array(ys), h, np.array((clock + len(x)) % math.lcm(*periods), float)
 
 
-def run(activation):
-    """The weighted outputs with (ys, state), and gradients by every argument."""
-    cell = sj.ClockworkRNN(FEATURES, PERIODS, activation=activation, param_dtype=jnp.float64)
-
-    def loss(W, U, b, xs, h):
-        state = ClockworkState(h, jnp.asarray(CLOCKS))
-        state, ys = sj.unroll(cell, ClockworkParams(W, U, b), xs, state)
-        return (ys * WEIGHTS).sum(), (ys, state)
-
-    return jax.jit(jax.value_and_grad(loss, argnums=tuple(range(5)), has_aux=True))
+def clockwork(
+    features=FEATURES, periods=PERIODS, activation: Any = "tanh", clocks=CLOCKS, **sizes: Any
+):
+    """U is full, so that the test sees whether it is masked; the clock is told as a float."""
+    return Comparison(
+        sj.ClockworkRNN(features, periods, activation=activation),
+        functools.partial(row, periods, activation),
+        prepare=lambda *drawn: (*drawn[:-1], clocks),
+        state=lambda h, t: ClockworkState(h, t.astype(jnp.int32)),
+        read=lambda state: (state.h, state.t.astype(state.h.dtype)),
+        **{"time": 8, **sizes},
+    )
 
 
 def masked():
@@ -84,28 +70,15 @@ def masked():
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
 def test_the_cell_and_all_its_gradients_are_those_of_the_equations(activation, x64):
-    (_, (ys, state)), gradients = run(activation)(*arguments())
-    expected = by_equation(PERIODS, activation, *arguments(), clocks=CLOCKS)
-    np.testing.assert_allclose(ys, expected, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(state.h, expected[-1], rtol=1e-12, atol=1e-12)
-    np.testing.assert_array_equal(state.t, (CLOCKS + TIME) % 6)
-    quotients = oracles.finite_differences(
-        lambda *a: (by_equation(PERIODS, activation, *a, clocks=CLOCKS) * WEIGHTS).sum(),
-        *arguments(),
-    )
-    for ours, theirs in zip(gradients, quotients, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8)
-    by_U = np.asarray(gradients[1])
+    case = clockwork(activation=activation)
+    comparison.assert_follows_the_equations(case)
+    by_U = np.asarray(case.outcome[1][1])
     assert np.all(by_U[masked()] == 0)
     assert np.all(by_U[~masked()] != 0)
 
 
 def test_in_single_precision_the_cell_keeps_to_the_equations():
-    W, U, b, xs, h = (jnp.asarray(a, jnp.float32) for a in arguments())
-    state = ClockworkState(h, jnp.asarray(CLOCKS))
-    _, ys = sj.unroll(sj.ClockworkRNN(FEATURES, PERIODS), ClockworkParams(W, U, b), xs, state)
-    expected = by_equation(PERIODS, "tanh", *arguments(), clocks=CLOCKS)
-    np.testing.assert_allclose(ys, expected, rtol=1e-5, atol=1e-6)
+    comparison.assert_values_follow_the_equations(clockwork())
 
 
 @pytest.mark.parametrize(
@@ -115,13 +88,9 @@ def test_in_single_precision_the_cell_keeps_to_the_equations():
 def test_odd_sizes_and_long_runs_give_the_equations(
     features, periods, in_features, time, batch, x64
 ):
-    W, U, b, xs, _ = arguments(time, in_features, features, batch)
-    cell = sj.ClockworkRNN(features, periods, param_dtype=jnp.float64)
-    _, ys = sj.unroll(cell, ClockworkParams(*map(jnp.asarray, (W, U, b))), jnp.asarray(xs))
-    rows = xs.reshape(time, -1, in_features)
-    h, clocks = np.zeros((rows.shape[1], features)), np.zeros(rows.shape[1], int)
-    expected = by_equation(periods, "tanh", W, U, b, rows, h, clocks=clocks)
-    np.testing.assert_allclose(ys, expected.reshape(ys.shape), rtol=1e-12, atol=1e-12)
+    sizes = {"in_features": in_features, "time": time, "batch": batch}
+    case = clockwork(features, periods, clocks=np.zeros(batch), **sizes)
+    comparison.assert_values_follow_the_equations(case, jnp.float64)
 
 
 def test_modules_are_constant_between_their_ticks_and_all_see_the_first_input(key):
@@ -136,19 +105,20 @@ def test_modules_are_constant_between_their_ticks_and_all_see_the_first_input(ke
 
 
 def test_what_stands_in_the_masked_entries_never_matters(x64):
-    W, U, b, xs, h = arguments()
-    (_, (expected, _)), gradients = run("tanh")(W, U, b, xs, h)
-    (_, (ys, _)), others = run("tanh")(W, np.where(masked(), np.nan, U), b, xs, h)
-    np.testing.assert_array_equal(ys, expected)
-    for one, other in zip(gradients, others, strict=True):
+    case = clockwork()
+    results, gradients = case.outcome
+    W, U, *rest = case.arguments()
+    came, others = comparison.differentiate(case.run, W, np.where(masked(), np.nan, U), *rest)
+    for one, other in zip([*results, *gradients], [*came, *others], strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_with_one_module_of_period_one_it_is_an_elman_network(x64):
-    W, U, b, xs, _ = map(jnp.asarray, arguments())
-    cell = sj.ClockworkRNN(FEATURES, periods=(1,), param_dtype=jnp.float64)
-    _, ys = sj.unroll(cell, ClockworkParams(W, U, b), xs)
-    _, expected = sj.unroll(sj.Elman(FEATURES, param_dtype=jnp.float64), ElmanParams(W, U, b), xs)
+    case = clockwork(periods=(1,), clocks=np.zeros(2))
+    W, U, b, xs, h, t = map(jnp.asarray, case.arguments())
+    ys, *_ = case.run(W, U, b, xs, h, t)
+    elman = sj.Elman(FEATURES)
+    expected, _ = comparison.unrolled(elman, ElmanParams(W, U, b), xs, ElmanState(h))
     np.testing.assert_allclose(ys, expected, rtol=1e-13)
 
 
@@ -191,7 +161,6 @@ def test_rules_for_square_matrices_fit_one_module(rule, key):
 
 EXPECTED_PERIODS = "ClockworkRNN: periods: expected a tuple of increasing positive integers, got "
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"features": 0}, "ClockworkRNN: features: expected a positive integer, got 0"),
     (
         {"features": 6},
         "ClockworkRNN: features: expected a multiple of 4, the number of periods, got 6",
@@ -214,11 +183,3 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_hyperparameters_that_make_no_cell_are_refused(fields, message, unchecked):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sj.ClockworkRNN(**{"features": 8, **fields})
-
-
-def test_inputs_of_another_size_are_refused(key):
-    cell = sj.ClockworkRNN(4)
-    params = cell.init(key, in_features=2)
-    message = r"ClockworkRNN: x has shape \(4, 5\); expected \[\*batch, 2\]"
-    with pytest.raises(ValueError, match=message):
-        cell.step(params, cell.initial_state(params, (4,)), jnp.ones((4, 5)))

@@ -1,56 +1,28 @@
 """The linear recurrent unit against a NumPy loop, finite differences and powers of λ."""
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.cells.lru import LRUParams, LRUState
+from seqjax.cells.lru import LRUState
 from tests import oracles
+from tests.cells import comparison
+from tests.cells.comparison import Comparison, largest_gap
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-TIME, BATCH, IN_FEATURES, STATES, FEATURES = 4, 2, 2, 3, 2
-WEIGHTS = np.cos(np.arange(TIME * BATCH * FEATURES)).reshape(TIME, BATCH, FEATURES)
-STATE_WEIGHTS = np.sin(np.arange(1.0, BATCH * STATES + 1)).reshape(BATCH, STATES)
 
-
-def arguments(time=TIME, batch=(BATCH,), in_features=IN_FEATURES, states=STATES, features=FEATURES):
-    """ν_log, θ_log, γ_log, the parts of B and C, D, xs, and the parts of h_0."""
-    random = np.random.default_rng(0)
-    shapes = [
-        *[(states,)] * 3,
-        *[(in_features, states)] * 2,
-        *[(states, features)] * 2,
-        (in_features, features),
-        (time, *batch, in_features),
-        *[(*batch, states)] * 2,
-    ]
-    return [0.8 * random.standard_normal(shape) for shape in shapes]
-
-
-class Run(NamedTuple):
-    """Outputs [time, *batch, features] and the last states [*batch, state_features]."""
-
-    ys: Any
-    h: Any
-
-
-def by_equation(nu, theta, gamma, B_re, B_im, C_re, C_im, D, xs, h_re, h_im):
-    """All rows, one step after another, in complex numbers (Orvieto et al. 2023)."""
+def row(nu, theta, gamma, B_re, B_im, C_re, C_im, D, x, h_re, h_im):
+    """One sequence, one step after another, in complex numbers (Orvieto et al. 2023)."""
     eigenvalues = np.exp(-np.exp(nu) + 1j * np.exp(theta))
-    B, C = B_re + 1j * B_im, C_re + 1j * C_im
-    ys, last = np.zeros((*xs.shape[:-1], D.shape[1])), np.zeros(h_re.shape, complex)
-    for row in np.ndindex(h_re.shape[:-1]):
-        h = h_re[row] + 1j * h_im[row]
-        for t, x in enumerate(xs[:, *row]):
-            h = eigenvalues * h + np.exp(gamma) * (x @ B)
-            ys[t, *row] = (h @ C).real + x @ D
-        last[row] = h
-    return Run(ys, last)
+    B, C, h = B_re + 1j * B_im, C_re + 1j * C_im, h_re + 1j * h_im
+    ys = []
+    for x_t in x:
+        h = eigenvalues * h + np.exp(gamma) * (x_t @ B)
+        ys.append((h @ C).real + x_t @ D)
+    return np.array(ys), h.real, h.imag
 
 
 def by_powers(nu, theta, gamma, B_re, B_im, C_re, C_im, D, xs, h_re, h_im):
@@ -74,55 +46,32 @@ def by_powers(nu, theta, gamma, B_re, B_im, C_re, C_im, D, xs, h_re, h_im):
     return np.array(ys)
 
 
-def loss(*arguments):
-    """The outputs and the last state, each entry with another weight."""
-    *weights, xs, h_re, h_im = arguments
-    cell = sj.LRU(FEATURES, state_features=STATES, param_dtype=jnp.float64)
-    state, ys = sj.unroll(cell, LRUParams(*weights), xs, LRUState(jax.lax.complex(h_re, h_im)))
-    score = (STATE_WEIGHTS * state.h.real - 2 * STATE_WEIGHTS * state.h.imag).sum()
-    return (ys * WEIGHTS).sum() + score, Run(ys, state.h)
-
-
-with_gradients = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(11)), has_aux=True))
+LRU = Comparison(
+    sj.LRU(2, state_features=3),
+    row,
+    state=lambda re, im: LRUState(jax.lax.complex(re, im)),
+    read=lambda state: (state.h.real, state.h.imag),
+)
 
 
 def test_the_cell_and_all_its_gradients_are_those_of_the_equations(x64):
-    def expected_loss(*a):
-        ys, h = by_equation(*a)
-        return (ys * WEIGHTS).sum() + (STATE_WEIGHTS * (h.real - 2 * h.imag)).sum()
-
-    (_, (ys, h)), gradients = with_gradients(*map(jnp.asarray, arguments()))
-    expected = by_equation(*arguments())
-    np.testing.assert_allclose(ys, expected.ys, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(h, expected.h, rtol=1e-12, atol=1e-12)
-    assert h.dtype == jnp.complex128
-    quotients = oracles.finite_differences(expected_loss, *arguments())
-    for ours, theirs in zip(gradients, quotients, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-9)
+    comparison.assert_follows_the_equations(LRU)
 
 
 def test_each_output_is_a_sum_over_powers_of_the_eigenvalues(x64):
-    (_, (ys, _)), _ = with_gradients(*map(jnp.asarray, arguments()))
-    np.testing.assert_allclose(ys, by_powers(*arguments()), rtol=1e-12, atol=1e-12)
+    ys, *_ = LRU.outcome[0]
+    np.testing.assert_allclose(ys, by_powers(*LRU.arguments()), rtol=1e-12, atol=1e-12)
 
 
-SIZES = [(5, (3,), 1, 1, 1), (1, (2,), 2, 7, 3), (3, (1,), 2, 1, 4), (3, (), 1, 4, 1)]
-
-
-@pytest.mark.parametrize(("time", "batch", "in_features", "states", "features"), SIZES)
+@pytest.mark.parametrize(
+    ("time", "batch", "in_features", "states", "features"),
+    [(5, (3,), 1, 1, 1), (1, (2,), 2, 7, 3), (3, (1,), 2, 1, 4), (3, (), 1, 4, 1)],
+)
 def test_in_single_precision_the_cell_keeps_to_the_equations(
     time, batch, in_features, states, features
 ):
-    case = arguments(time, batch, in_features, states, features)
-    *weights, xs, h_re, h_im = (jnp.asarray(a, jnp.float32) for a in case)
-    cell = sj.LRU(features, state_features=states)
-    with jax.disable_jit():
-        start = LRUState(jax.lax.complex(h_re, h_im))
-        state, ys = sj.unroll(cell, LRUParams(*weights), xs, start)
-    expected = by_equation(*case)
-    np.testing.assert_allclose(ys, expected.ys, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(state.h, expected.h, rtol=1e-5, atol=1e-5)
-    assert state.h.dtype == jnp.complex64
+    case = LRU.at(features, in_features, time, batch, state_features=states)
+    comparison.assert_values_follow_the_equations(case, atol=1e-5)
 
 
 def test_in_bfloat16_the_state_stays_complex64_and_only_the_matmuls_round(key):
@@ -134,12 +83,6 @@ def test_in_bfloat16_the_state_stays_complex64_and_only_the_matmuls_round(key):
     expected = np.exp(-np.exp(params.nu_log) + 1j * np.exp(params.theta_log)) * np.asarray(h)
     assert (after.h.dtype, y.dtype) == (jnp.complex64, jnp.bfloat16)
     np.testing.assert_allclose(after.h, expected, rtol=1e-6)
-
-
-def largest_gap(values, low, high):
-    """How far the distribution of `values` is from the uniform one (Kolmogorov, Smirnov)."""
-    ranks = np.arange(1, len(values) + 1) / len(values)
-    return np.abs((np.sort(values) - low) / (high - low) - ranks).max()
 
 
 RINGS = [(0.0, 1.0, 2 * np.pi), (0.9, 0.999, np.pi / 10)]
@@ -213,23 +156,14 @@ def test_as_many_states_as_features_unless_asked(key):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"features": 0}, "LRU: features: expected a positive integer, got 0"),
         ({"state_features": 0}, "LRU: state_features: expected a positive integer, got 0"),
         ({"r_min": -0.1}, "0 <= r_min < r_max <= 1, got -0.1 and 1.0"),
         ({"r_max": 1.1}, "0 <= r_min < r_max <= 1, got 0.0 and 1.1"),
         ({"r_min": 0.5, "r_max": 0.5}, "0 <= r_min < r_max <= 1, got 0.5 and 0.5"),
         ({"r_min": float("nan")}, "LRU: r_min: expected a finite number, got nan"),
         ({"max_phase": 0.0}, "LRU: max_phase: expected a positive number, got 0.0"),
-        ({"feedthrough_init": "kaiming"}, "LRU: feedthrough_init: .*'kaiming'"),
     ],
 )
 def test_hyperparameters_that_make_no_cell_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         sj.LRU(**{"features": 3, **fields})
-
-
-def test_inputs_of_another_size_are_refused(key):
-    cell = sj.LRU(3)
-    params = cell.init(key, in_features=2)
-    with pytest.raises(ValueError, match=r"LRU: x has shape \(4, 5\); expected \[\*batch, 2\]"):
-        cell.step(params, cell.initial_state(params, (4,)), jnp.ones((4, 5)))

@@ -1,7 +1,5 @@
 """The real-gated linear recurrent unit against a NumPy loop, finite differences and sums of logs."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,72 +7,43 @@ import pytest
 
 import seqjax as sj
 from seqjax.cells.rglru import RGLRUParams, RGLRUState
-from seqjax.initializers import NAMED
-from tests import oracles
+from tests.cells import comparison
+from tests.cells.comparison import FEATURES, TIME, Comparison, largest_gap, split
 from tests.oracles import sigmoid
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-TIME, BATCH, FEATURES = 4, 2, 3
-WEIGHTS = np.cos(np.arange(TIME * BATCH * FEATURES)).reshape(TIME, BATCH, FEATURES)
 
-
-def arguments(time=TIME, batch=(BATCH,), features=FEATURES):
-    """W, b, Λ, xs and h_0, the same at every call."""
-    random = np.random.default_rng(0)
-    shapes = [
-        (features, 2 * features),
-        (2 * features,),
-        (features,),
-        (time, *batch, features),
-        (*batch, features),
-    ]
-    W, b, decay_logit, xs, h = (0.8 * random.standard_normal(shape) for shape in shapes)
-    return W, b, 3 + decay_logit, xs, h
-
-
-def by_equation(W, b, decay_logit, xs, h):
-    """The hidden states of all rows, one step after another (De et al. 2024)."""
-    (W_a, W_x), (b_a, b_x) = np.split(W, 2, axis=1), np.split(b, 2)
+def row(W, b, decay_logit, x, h):
+    """One sequence, one step after another (De et al. 2024)."""
+    (W_a, W_x), (b_a, b_x) = split(W, 2), split(b, 2)
     a = sigmoid(decay_logit)
-    hs = np.zeros(xs.shape)
-    for row in np.ndindex(h.shape[:-1]):
-        h_t = h[row]
-        for t, x in enumerate(xs[:, *row]):
-            r = sigmoid(x @ W_a + b_a)
-            i = sigmoid(x @ W_x + b_x)
-            a_t = a ** (8 * r)
-            h_t = a_t * h_t + np.sqrt(1 - a_t**2) * (i * x)
-            hs[t, *row] = h_t
-    return hs
+    hs = []
+    for x_t in x:
+        r = sigmoid(x_t @ W_a + b_a)
+        i = sigmoid(x_t @ W_x + b_x)
+        a_t = a ** (8 * r)
+        h = a_t * h + np.sqrt(1 - a_t**2) * (i * x_t)
+        hs.append(h)
+    return np.array(hs), h
 
 
-def loss(W, b, decay_logit, xs, h):
-    """The outputs, each entry with another weight."""
-    cell = sj.RGLRU(FEATURES, param_dtype=jnp.float64)
-    state, ys = sj.unroll(cell, RGLRUParams(W, b, decay_logit), xs, RGLRUState(h))
-    return (ys * WEIGHTS).sum(), (ys, state)
-
-
-with_gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4), has_aux=True))
+RGLRU = Comparison(
+    sj.RGLRU(FEATURES),
+    row,
+    in_features=FEATURES,
+    prepare=lambda W, b, decay_logit, xs, h: (W, b, 3 + decay_logit, xs, h),
+)
 
 
 def test_the_cell_and_all_its_gradients_are_those_of_the_equations(x64):
-    (_, (ys, state)), gradients = with_gradients(*arguments())
-    hs = by_equation(*arguments())
-    np.testing.assert_allclose(ys, hs, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(state.h, hs[-1], rtol=1e-12, atol=1e-12)
-    quotients = oracles.finite_differences(
-        lambda *a: (by_equation(*a) * WEIGHTS).sum(), *arguments()
-    )
-    for ours, theirs in zip(gradients, quotients, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-9)
+    comparison.assert_follows_the_equations(RGLRU)
 
 
 def test_each_state_is_the_sum_of_its_drives_at_the_decay_of_all_gates_since(x64):
     # h_t = a^{c (R_t - R_0)} h_0 + Σ_s a^{c (R_t - R_s)} b_s, with R_t the sum of the gates up to t.
-    W, b, decay_logit, xs, h = arguments()
-    (_, (ys, _)), _ = with_gradients(W, b, decay_logit, xs, h)
+    W, b, decay_logit, xs, h = RGLRU.arguments()
+    ys, _ = RGLRU.outcome[0]
     r, i = np.split(sigmoid(xs @ W + b), 2, axis=-1)
     rate = 8 * np.log1p(np.exp(-decay_logit))
     total = np.cumsum(r, axis=0)
@@ -86,17 +55,11 @@ def test_each_state_is_the_sum_of_its_drives_at_the_decay_of_all_gates_since(x64
         np.testing.assert_allclose(ys[t], expected, rtol=1e-12, atol=1e-12)
 
 
-SIZES = [(5, (3,), 1), (1, (2,), 7), (3, (1,), 2), (3, (), 4)]
-
-
-@pytest.mark.parametrize(("time", "batch", "features"), SIZES)
+@pytest.mark.parametrize(
+    ("time", "batch", "features"), [(5, (3,), 1), (1, (2,), 7), (3, (1,), 2), (3, (), 4)]
+)
 def test_in_single_precision_the_cell_keeps_to_the_equations(time, batch, features):
-    case = arguments(time, batch, features)
-    W, b, decay_logit, xs, h = (jnp.asarray(a, jnp.float32) for a in case)
-    params = RGLRUParams(W, b, decay_logit)
-    with jax.disable_jit():
-        _, ys = sj.unroll(sj.RGLRU(features), params, xs, RGLRUState(h))
-    np.testing.assert_allclose(ys, by_equation(*case), rtol=1e-5, atol=1e-6)
+    comparison.assert_values_follow_the_equations(RGLRU.at(features, features, time, batch))
 
 
 def drive_of_one_unit(bias_r, decay_logit, dtype):
@@ -156,7 +119,7 @@ def test_a_gradient_through_many_steps_is_finite_where_a_gate_shuts_fully():
 
 def test_a_step_keeps_the_variance_of_a_state_as_large_as_its_gated_input(x64):
     # a² + (√(1 - a²))² = 1, read off a step from h = 0 and one from x = 0.
-    W, b, decay_logit, xs, _ = (jnp.asarray(a) for a in arguments())
+    W, b, decay_logit, xs, _ = map(jnp.asarray, RGLRU.arguments())
     b = b.at[FEATURES:].set(50.0)  # i = 1 to rounding
     cell = sj.RGLRU(FEATURES, param_dtype=jnp.float64)
     kept, entered = cell.coefficients(RGLRUParams(W, b, decay_logit), 0 * xs + 1)
@@ -171,48 +134,24 @@ def test_the_decay_of_an_open_gate_starts_uniform_in_its_range(low, high, key):
     assert decays.min() >= low - 1e-6
     assert decays.max() <= high + 1e-6
     # Of 2000 uniform draws the gap exceeds 1.95 / √2000 = 0.044 with probability 0.001.
-    ranks = np.arange(1, 2001) / 2000
-    assert np.abs((np.sort(decays) - low) / (high - low) - ranks).max() < 0.044
-
-
-@pytest.mark.parametrize("rule", list(NAMED))
-def test_each_initialiser_draws_each_gate_alone(rule, key):
-    params = sj.RGLRU(8, input_init=rule).init(key, in_features=8)
-    blocks = np.split(np.asarray(params.input_kernel), 2, axis=1)
-    assert all(oracles.is_drawn_by(rule, block) for block in blocks)
-    if rule not in ("identity", "zeros"):
-        assert not np.allclose(blocks[0], blocks[1])
-    np.testing.assert_array_equal(params.bias, np.zeros(16))
-
-
-def test_the_state_starts_at_zero(key):
-    cell = sj.RGLRU(3)
-    state = cell.initial_state(cell.init(key, 3), (2,))
-    np.testing.assert_array_equal(state.h, np.zeros((2, 3)))
+    assert largest_gap(decays, low, high) < 0.044
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"features": 0}, "RGLRU: features: expected a positive integer, got 0"),
         ({"decay_min": 0.0}, "0 < decay_min < decay_max < 1, got 0.0 and 0.999"),
         ({"decay_max": 1.0}, "0 < decay_min < decay_max < 1, got 0.9 and 1.0"),
         ({"decay_min": 0.99, "decay_max": 0.9}, "decay_min < decay_max < 1, got 0.99 and 0.9"),
         ({"decay_max": float("nan")}, "RGLRU: decay_max: expected a finite number, got nan"),
-        ({"input_init": "kaiming"}, "RGLRU: input_init: .*'kaiming'"),
     ],
 )
 def test_hyperparameters_that_make_no_cell_are_refused(fields, message):
-    made: Any = {"features": 3, **fields}
     with pytest.raises(ValueError, match=message):
-        sj.RGLRU(**made)
+        sj.RGLRU(3, **fields)
 
 
 def test_inputs_that_are_not_as_many_as_the_features_are_refused(key):
-    cell = sj.RGLRU(3)
     message = "RGLRU: in_features is 2 but the cell has 3 features; .*project it to that size first"
     with pytest.raises(ValueError, match=message):
-        cell.init(key, in_features=2)
-    params = cell.init(key, in_features=3)
-    with pytest.raises(ValueError, match=r"RGLRU: x has shape \(4, 5\); expected \[\*batch, 3\]"):
-        cell.step(params, cell.initial_state(params, (4,)), jnp.ones((4, 5)))
+        sj.RGLRU(3).init(key, in_features=2)

@@ -79,7 +79,7 @@ class Entry(NamedTuple):
 
     build: (param_dtype, dtype) -> a cell, a new object at each call.
     causal: y_t needs no input after t, so the cell has a step.
-    noisy: its state holds noise.
+    noisy: how many leaves of its state hold noise.
     gated, linear: the promises that it keeps.
     mixing: the structure of its ∂s_t/∂s_{t-1}; heads: how many blocks that has, where it is "heads".
     leaf: it can read y off the state after a step.
@@ -87,7 +87,7 @@ class Entry(NamedTuple):
 
     build: Callable[[Any, Any], sj.Cell]
     causal: bool = True
-    noisy: bool = False
+    noisy: int = 0
     gated: bool = False
     linear: bool = False
     mixing: str = "dense"
@@ -265,6 +265,18 @@ def _both_directions_with_noise(param_dtype: Any, dtype: Any) -> sj.Cell:
     return sj.Stack((both, _elman(param_dtype, dtype)))
 
 
+def _recurrent_dropout_of_zoneout(param_dtype: Any, dtype: Any) -> sj.Cell:
+    return sj.RecurrentDropout(_zoneout(param_dtype, dtype), rate=0.5)
+
+
+def _zoneout_of_recurrent_dropout(param_dtype: Any, dtype: Any) -> sj.Cell:
+    return sj.Zoneout(_recurrent_dropout(param_dtype, dtype), rate=0.4)
+
+
+def _layer_norm_of_zoneout(param_dtype: Any, dtype: Any) -> sj.Cell:
+    return sj.LayerNorm(_zoneout(param_dtype, dtype), epsilon=0.01)
+
+
 REGISTRY: dict[str, Entry] = {
     "Elman": Entry(_elman, gated=True, leaf=True),
     "IRNN": Entry(_irnn, gated=True, leaf=True),
@@ -294,21 +306,28 @@ REGISTRY: dict[str, Entry] = {
     "Stack": Entry(_stack),
     "Residual": Entry(_residual),
     "a stack of projections": Entry(_residual_of_a_projection),
-    "Dropout": Entry(_dropout, noisy=True),
-    "Zoneout": Entry(_zoneout, noisy=True, gated=True, leaf=True),
+    "Dropout": Entry(_dropout, noisy=1),
+    "Zoneout": Entry(_zoneout, noisy=1, gated=True, leaf=True),
     "Zoneout of a user's cell": Entry(
-        _zoneout_of_a_users_cell, noisy=True, mixing="elementwise", leaf=True
+        _zoneout_of_a_users_cell, noisy=1, mixing="elementwise", leaf=True
     ),
     "Zoneout of a complex state": Entry(
-        _zoneout_of_a_complex_state, noisy=True, mixing="elementwise", leaf=True
+        _zoneout_of_a_complex_state, noisy=1, mixing="elementwise", leaf=True
     ),
-    "Zoneout of LayerNorm": Entry(_zoneout_of_layer_norm, noisy=True, gated=True, leaf=True),
+    "Zoneout of LayerNorm": Entry(_zoneout_of_layer_norm, noisy=1, gated=True, leaf=True),
     "LayerNorm": Entry(_layer_norm, gated=True, leaf=True),
-    "LearnedState": Entry(_learned_state, noisy=True),
+    "LearnedState": Entry(_learned_state, noisy=1),
     "LearnedState of both directions": Entry(_learned_states_of_both_directions, causal=False),
-    "RecurrentDropout": Entry(_recurrent_dropout, noisy=True, gated=True, leaf=True),
-    "variational dropout": Entry(_variational_dropout, noisy=True),
+    "RecurrentDropout of Zoneout": Entry(
+        _recurrent_dropout_of_zoneout, noisy=2, gated=True, leaf=True
+    ),
+    "Zoneout of RecurrentDropout": Entry(
+        _zoneout_of_recurrent_dropout, noisy=2, gated=True, leaf=True
+    ),
+    "LayerNorm of Zoneout": Entry(_layer_norm_of_zoneout, noisy=1, gated=True, leaf=True),
+    "RecurrentDropout": Entry(_recurrent_dropout, noisy=1, gated=True, leaf=True),
+    "variational dropout": Entry(_variational_dropout, noisy=2),
     "Bidirectional": Entry(_bidirectional, causal=False),
-    "a deep stack with noise": Entry(_deep_with_noise, noisy=True),
-    "both directions with noise": Entry(_both_directions_with_noise, causal=False, noisy=True),
+    "a deep stack with noise": Entry(_deep_with_noise, noisy=2),
+    "both directions with noise": Entry(_both_directions_with_noise, causal=False, noisy=1),
 }

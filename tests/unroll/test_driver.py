@@ -157,6 +157,32 @@ def test_a_cell_that_would_run_with_the_params_of_another_refuses_them(xs, key, 
         sj.unroll(sj.MinGRU(4), others, xs)
 
 
+@dataclasses.dataclass(frozen=True)
+class DrawnByNumpy(sj.Cell):
+    """A user's cell whose init cannot be traced."""
+
+    features: int
+
+    def init(self, key, in_features):
+        seed = int(jax.random.randint(key, (), 0, 1000))
+        drawn = np.random.default_rng(seed).standard_normal((in_features, self.features))
+        return jnp.asarray(drawn, jnp.float32)
+
+    def initial_state(self, params, batch_shape=(), *, key=None):
+        return jnp.zeros((*batch_shape, self.features))
+
+    def step(self, params, state, x):
+        state = state + x @ params
+        return state, state
+
+
+def test_a_cell_whose_init_cannot_be_traced_runs_all_the_same(xs, key):
+    cell = DrawnByNumpy(4)
+    params = cell.init(key, IN_FEATURES)
+    _, ys = sj.unroll(cell, params, xs)
+    np.testing.assert_allclose(ys, np.cumsum(XS @ np.asarray(params), axis=0), rtol=1e-5)
+
+
 def test_params_of_another_dtype_are_the_callers_affair(params, xs):
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     _, ys = sj.unroll(sj.GRU(4, param_dtype=jnp.bfloat16), narrow, xs)

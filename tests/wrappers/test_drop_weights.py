@@ -102,3 +102,19 @@ def test_params_without_a_leaf_of_that_name_are_refused_with_the_names_that_are_
 def test_a_rate_outside_zero_to_one_is_refused(rate, key, unchecked):
     with pytest.raises(ValueError, match=r"drop_weights: rate: expected a rate in \[0, 1\)"):
         sj.drop_weights(sj.LSTM(3).init(key, 2), key, rate)
+
+
+def test_one_name_needs_no_tuple(key):
+    params = sj.SkipRNN(4, skip=2).init(key, 3)
+    one = sj.drop_weights(params, key, 0.5, names="skip_kernel")
+    assert one.recurrent_kernel is params.recurrent_kernel
+    np.testing.assert_array_equal(
+        one.skip_kernel, sj.drop_weights(params, key, 0.5, names=("skip_kernel",)).skip_kernel
+    )
+
+
+def test_a_rate_of_numpy_does_not_widen_the_weights(key, x64, standard_promotion):
+    params = sj.LSTM(4, param_dtype=jnp.bfloat16).init(key, 3)
+    dropped = sj.drop_weights(params, key, float(np.float64(0.5)))
+    narrow = sj.drop_weights(params, key, np.float64(0.5))
+    assert narrow.recurrent_kernel.dtype == dropped.recurrent_kernel.dtype == jnp.bfloat16

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
+from seqjax.cells.lstm import LSTMState
 from seqjax.wrappers.learned_state import RealAndImaginary
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -157,12 +158,28 @@ def test_a_complex_leaf_is_learned_as_two_real_ones(key):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-def test_no_two_params_are_one_array_so_that_they_can_be_donated(key):
-    params = sj.LearnedState(sj.SLSTM(3)).init(
-        key, 2
-    )  # whose initial state is one array four times
-    leaves = jax.tree.leaves(params.state)
+@dataclasses.dataclass(frozen=True)
+class OneArrayTwice(sj.LSTM):
+    """An LSTM whose h_0 and c_0 are the same object."""
+
+    def initial_state(self, params, batch_shape=(), *, key=None):
+        zeros = jnp.zeros((*batch_shape, self.features))
+        return LSTMState(zeros, zeros)
+
+
+def test_params_and_states_are_arrays_of_their_own_so_that_they_can_be_donated(key):
+    cell = sj.LearnedState(OneArrayTwice(3))
+    params = cell.init(key, 2)
+    leaves = jax.tree.leaves((params.state, cell.initial_state(params)))
     assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves) == 4
+
+
+def test_of_an_slstm_only_h_is_learned(key, xs):
+    cell = sj.LearnedState(sj.SLSTM(3))
+    params = cell.init(key, 2)
+    gradient = jax.grad(lambda p: jnp.sum(jnp.square(sj.unroll(cell, p, xs)[1])))(params).state
+    assert np.all(np.asarray(gradient.h) != 0)
+    assert not np.any(np.asarray([gradient.c, gradient.m, gradient.n]))
 
 
 def test_both_directions_start_from_states_of_their_own(key, xs):

@@ -1,7 +1,7 @@
 """Zoneout against the NumPy loop under the masks that it drew; which states can be kept."""
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -281,16 +281,43 @@ def test_a_gated_cell_whose_output_reads_weights_runs_by_its_step_and_is_not_gat
     np.testing.assert_allclose(ys[-1], state.cell + 1)
 
 
-def test_the_evaluation_of_the_gated_form_is_that_of_the_cell(key):
-    gated: Any = sj.as_gated(sj.Zoneout(sj.GRU(3), rate=0.5))
-    params = gated.init(key, 2)
-    xs, state = jnp.ones((4, 3, 2)), gated.initial_state(params, (3,), key=key)
-    one = sj.unroll(gated, params, xs, state)
-    other = sj.unroll(sj.Zoneout(sj.GRU(3), rate=0.5), params, xs, state)
-    np.testing.assert_array_equal(one[1], other[1])
-    assert gated.deterministic() == sj.Zoneout(sj.GRU(3), rate=0.5).deterministic()
-    redrawn = gated.redraw(state, jax.random.key(9))
-    assert np.all(jax.random.key_data(redrawn.key) != jax.random.key_data(state.key))
+def test_the_parts_of_a_wrapper_around_such_a_cell_are_not_asked_for(key):
+    inner = sj.RecurrentDropout(Shifted(3), rate=0.5)
+    assert sj.as_gated(inner) is not None
+    cell = sj.Zoneout(inner, rate=0.5)
+    assert sj.as_gated(cell) is None
+    state, ys = sj.unroll(cell, cell.init(key, 3), jnp.ones((4, 2, 3)), key=key)
+    np.testing.assert_allclose(ys[-1], state.cell.cell + 1)
+
+
+class Memory(NamedTuple):
+    c: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Alone(sj.Cell):
+    """A user's cell with one leaf, named c."""
+
+    features: int
+
+    def init(self, key, in_features):
+        return ()
+
+    def initial_state(self, params, batch_shape=(), *, key=None):
+        return Memory(jnp.zeros((*batch_shape, self.features)))
+
+    def step(self, params, state, x):
+        state = Memory(state.c + 1)
+        return state, state.c
+
+    def output(self, params, state, x):
+        return state.c
+
+
+def test_a_single_leaf_has_the_rate_of_h_whatever_its_name(key):
+    cell = sj.Zoneout(Alone(50), rate=0.0, memory_rate=0.9)
+    _, ys = sj.unroll(cell, (), jnp.ones((4, 2, 1)), key=key)
+    np.testing.assert_array_equal(ys[-1], np.full((2, 50), 4.0))
 
 
 @pytest.mark.parametrize(
