@@ -99,7 +99,7 @@ TASKS = {
         baseline=lambda length: 1 / 6,
         solved=0.06,
         patience=None,
-        lengths=(100, 200, 500),
+        lengths=(20, 100, 200, 500),
         learning_rates=(3e-3, 5e-4),
     ),
     "copy": Task(
@@ -127,7 +127,7 @@ TASKS = {
         baseline=lambda length: 1 / 2,
         solved=0.02,
         patience=2000,
-        lengths=(100, 200, 500),
+        lengths=(20, 100, 200, 500),
         learning_rates=(3e-3, 5e-4),
     ),
 }
