@@ -8,10 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import affine, compute_dtype, state_dtype
-from seqjax.cell import GatedCell
-from seqjax.cells.packed import draw_kernels
-from seqjax.fields import check_fields
+from seqjax.arithmetic import state_dtype
+from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.initializers import Initializer
 
 
@@ -31,7 +29,7 @@ class CIFGState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class CIFG(GatedCell):
+class CIFG(PackedCell):
     """f_t = σ(W_f x_t + U_f h_{t-1} + b_f)
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
     o_t = σ(W_o x_t + U_o h_{t-1} + b_o)
@@ -59,10 +57,6 @@ class CIFG(GatedCell):
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
-        check_fields(self)
-
     def init(self, key: Array, in_features: int) -> CIFGParams:
         """Each gate's W, U and b by its own draw; b_f by `forget_bias`."""
         # Packed order f, g, o: that of the LSTM without its i.
@@ -76,18 +70,6 @@ class CIFG(GatedCell):
         shape, dtype = (*batch_shape, self.features), state_dtype(self)
         return CIFGState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
-    def project(self, params: CIFGParams, x: Array) -> Array:
-        """z_t = W x_t + b."""
-        return affine("CIFG: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: CIFGState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
-    def recurrent_kernel(self, params: CIFGParams) -> Array:
-        """U."""
-        return params.recurrent_kernel.astype(compute_dtype(self))
-
     def gate(
         self, gate_params: tuple[()], z: Array, r: Array, state: CIFGState
     ) -> tuple[CIFGState, Array]:
@@ -98,7 +80,3 @@ class CIFG(GatedCell):
         h = o * jnp.tanh(c)
         state = CIFGState(h, c)
         return state, self.emit(state)
-
-    def emit(self, state: CIFGState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))

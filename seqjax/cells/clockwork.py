@@ -13,9 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from seqjax import checks
 from seqjax.activations import Activation, activate
-from seqjax.arithmetic import affine, compute_dtype, state_dtype
-from seqjax.cell import GatedCell
-from seqjax.fields import check_fields
+from seqjax.arithmetic import compute_dtype, state_dtype
+from seqjax.cells.packed import PackedCell
 from seqjax.initializers import Initializer, ScaledIdentity, SpectralRadius, as_rule, draw
 
 
@@ -35,7 +34,7 @@ class ClockworkState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class ClockworkRNN(GatedCell):
+class ClockworkRNN(PackedCell):
     """h_{t,i} = φ(x_t W_i + Σ_{j: T_j ≥ T_i} h_{t-1,j} U_{ji} + b_i)  where t mod T_i = 0
     h_{t,i} = h_{t-1,i}                                              elsewhere
     y_t = h_t
@@ -70,7 +69,7 @@ class ClockworkRNN(GatedCell):
 
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
-        check_fields(self)
+        super().__post_init__()
         self._check_periods()
         if self.features % len(self.periods):
             raise ValueError(
@@ -138,14 +137,6 @@ class ClockworkRNN(GatedCell):
         """The period of each unit."""
         return np.repeat(np.array(self.periods, np.int32), self.features // len(self.periods))
 
-    def project(self, params: ClockworkParams, x: Array) -> Array:
-        """z_t = x_t W + b."""
-        return affine("ClockworkRNN: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: ClockworkState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
     def recurrent_kernel(self, params: ClockworkParams) -> Array:
         """U, zero from unit j to unit i where T_j < T_i."""
         T = self._unit_periods()
@@ -164,7 +155,3 @@ class ClockworkRNN(GatedCell):
         t = (state.t + 1) % math.lcm(*self.periods)
         state = ClockworkState(h, t)
         return state, self.emit(state)
-
-    def emit(self, state: ClockworkState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))

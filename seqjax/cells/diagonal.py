@@ -10,10 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import affine, compute_dtype, state_dtype
-from seqjax.cell import GatedCell, Mixing
-from seqjax.cells.packed import Rule, oppose_input_gate
-from seqjax.fields import check_fields
+from seqjax.arithmetic import compute_dtype, state_dtype
+from seqjax.cell import Mixing
+from seqjax.cells.packed import PackedCell, Rule, oppose_input_gate
 from seqjax.initializers import Initializer, as_rule, draw_gates
 
 
@@ -33,7 +32,7 @@ class DiagonalLSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class DiagonalLSTM(GatedCell):
+class DiagonalLSTM(PackedCell):
     """i_t = σ(W_i x_t + u_i ⊙ h_{t-1} + b_i)
     f_t = σ(W_f x_t + u_f ⊙ h_{t-1} + b_f)
     g_t = tanh(W_g x_t + u_g ⊙ h_{t-1} + b_g)
@@ -65,10 +64,6 @@ class DiagonalLSTM(GatedCell):
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
-        check_fields(self)
-
     @property
     def mixing(self) -> Mixing:
         """Elementwise: ∂s_t/∂s_{t-1} has one block for each unit, h and c of that unit."""
@@ -92,14 +87,6 @@ class DiagonalLSTM(GatedCell):
         shape, dtype = (*batch_shape, self.features), state_dtype(self)
         return DiagonalLSTMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
-    def project(self, params: DiagonalLSTMParams, x: Array) -> Array:
-        """z_t = W x_t + b."""
-        return affine("DiagonalLSTM: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: DiagonalLSTMState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
     def recurrent_kernel(self, params: DiagonalLSTMParams) -> Array:
         """diag(u), as one block for each unit: [features, 1, 4, 1]."""
         return diagonal_blocks(params.recurrent_scale.astype(compute_dtype(self)), 4)
@@ -114,10 +101,6 @@ class DiagonalLSTM(GatedCell):
         h = o * jnp.tanh(c)
         state = DiagonalLSTMState(h, c)
         return state, self.emit(state)
-
-    def emit(self, state: DiagonalLSTMState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))
 
 
 class DiagonalGRUParams(NamedTuple):
@@ -135,7 +118,7 @@ class DiagonalGRUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class DiagonalGRU(GatedCell):
+class DiagonalGRU(PackedCell):
     """r_t = σ(W_r x_t + u_r ⊙ h_{t-1} + b_r)
     z_t = σ(W_z x_t + u_z ⊙ h_{t-1} + b_z)
     n_t = tanh(W_n x_t + b_n + r_t ⊙ u_n ⊙ h_{t-1})
@@ -161,10 +144,6 @@ class DiagonalGRU(GatedCell):
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
     update_bias: Initializer | float | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
-        check_fields(self)
 
     @property
     def mixing(self) -> Mixing:
@@ -193,14 +172,6 @@ class DiagonalGRU(GatedCell):
         """h_0 = 0."""
         return DiagonalGRUState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
-    def project(self, params: DiagonalGRUParams, x: Array) -> Array:
-        """W x_t + b, for all three gates."""
-        return affine("DiagonalGRU: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: DiagonalGRUState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
     def recurrent_kernel(self, params: DiagonalGRUParams) -> Array:
         """diag(u), as one block for each unit: [features, 1, 3, 1]."""
         return diagonal_blocks(params.recurrent_scale.astype(compute_dtype(self)), 3)
@@ -217,10 +188,6 @@ class DiagonalGRU(GatedCell):
         h = (1 - update) * candidate + update * state.h
         state = DiagonalGRUState(h)
         return state, self.emit(state)
-
-    def emit(self, state: DiagonalGRUState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))
 
 
 def diagonal_blocks(u: Float[Array, " packed"], gates: int) -> Float[Array, "features 1 gates 1"]:

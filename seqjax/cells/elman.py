@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 
 from seqjax import checks
 from seqjax.activations import Activation, activate
-from seqjax.arithmetic import add_vector, affine, compute_dtype, matmul, state_dtype
+from seqjax.arithmetic import add_vector, compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
-from seqjax.cells.packed import draw_kernels
+from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, Normal, ScaledIdentity
 
@@ -31,7 +31,7 @@ class ElmanState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Elman(GatedCell):
+class Elman(PackedCell):
     """h_t = φ(x_t W + h_{t-1} U + b)
     y_t = h_t
 
@@ -52,10 +52,6 @@ class Elman(GatedCell):
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
-        check_fields(self)
-
     def init(self, key: Array, in_features: int) -> ElmanParams:
         """W by `input_init`, U by `recurrent_init`, b by `bias_init`."""
         return ElmanParams(*draw_kernels(self, key, in_features, (self.bias_init,)))
@@ -66,18 +62,6 @@ class Elman(GatedCell):
         """h_0 = 0."""
         return ElmanState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
-    def project(self, params: ElmanParams, x: Array) -> Array:
-        """z_t = x_t W + b."""
-        return affine("Elman: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: ElmanState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
-    def recurrent_kernel(self, params: ElmanParams) -> Array:
-        """U."""
-        return params.recurrent_kernel.astype(compute_dtype(self))
-
     def gate(
         self, gate_params: tuple[()], z: Array, r: Array, state: ElmanState
     ) -> tuple[ElmanState, Array]:
@@ -85,10 +69,6 @@ class Elman(GatedCell):
         h = activate(self.activation, z + r)
         state = ElmanState(h)
         return state, self.emit(state)
-
-    def emit(self, state: ElmanState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))
 
 
 def IRNN(

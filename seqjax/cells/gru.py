@@ -8,10 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import add_vector, affine, compute_dtype, state_dtype
-from seqjax.cell import GatedCell
-from seqjax.cells.packed import draw_kernels
-from seqjax.fields import check_fields
+from seqjax.arithmetic import add_vector, state_dtype
+from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.initializers import Initializer, draw
 
 
@@ -31,7 +29,7 @@ class GRUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class GRU(GatedCell):
+class GRU(PackedCell):
     """r_t = σ(W_r x_t + U_r h_{t-1} + b_r)
     z_t = σ(W_z x_t + U_z h_{t-1} + b_z)
     n_t = tanh(W_n x_t + b_n + r_t ⊙ (U_n h_{t-1} + c_n))
@@ -55,10 +53,6 @@ class GRU(GatedCell):
     dtype: DTypeLike | None = None
     update_bias: Initializer | float | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
-        check_fields(self)
-
     @property
     def gate_blocks(self) -> tuple[int, ...]:
         """Two and one: r comes between the halves of n, while those of r and z are only added."""
@@ -81,18 +75,6 @@ class GRU(GatedCell):
         """h_0 = 0."""
         return GRUState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
-    def project(self, params: GRUParams, x: Array) -> Array:
-        """W x_t + b, for all three gates."""
-        return affine("GRU: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: GRUState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
-    def recurrent_kernel(self, params: GRUParams) -> Array:
-        """U."""
-        return params.recurrent_kernel.astype(compute_dtype(self))
-
     def gate_params(self, params: GRUParams) -> Array:
         """c_n: the only weight that enters between the two matmuls and the gates."""
         return params.inner_bias
@@ -109,7 +91,3 @@ class GRU(GatedCell):
         h = (1 - update) * candidate + update * state.h
         state = GRUState(h)
         return state, self.emit(state)
-
-    def emit(self, state: GRUState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))

@@ -9,10 +9,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import affine, compute_dtype, matmul, state_dtype
+from seqjax.arithmetic import compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
-from seqjax.cells.packed import draw_kernels, oppose_input_gate
-from seqjax.fields import check_fields
+from seqjax.cells.packed import PackedCell, draw_kernels, oppose_input_gate
 from seqjax.initializers import Initializer, draw
 
 
@@ -33,7 +32,7 @@ class LSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class LSTM(GatedCell):
+class LSTM(PackedCell):
     """i_t = σ(W_i x_t + U_i h_{t-1} + b_i)
     f_t = σ(W_f x_t + U_f h_{t-1} + b_f)
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
@@ -70,7 +69,7 @@ class LSTM(GatedCell):
 
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
-        check_fields(self)
+        super().__post_init__()
         if self.projection is not None:
             checks.positive("LSTM: projection", self.projection)
             if self.projection >= self.features:
@@ -110,18 +109,6 @@ class LSTM(GatedCell):
             c=jnp.zeros((*batch_shape, self.features), dtype),
         )
 
-    def project(self, params: LSTMParams, x: Array) -> Array:
-        """z_t = W x_t + b."""
-        return affine("LSTM: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: LSTMState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
-    def recurrent_kernel(self, params: LSTMParams) -> Array:
-        """U."""
-        return params.recurrent_kernel.astype(compute_dtype(self))
-
     def gate(
         self, gate_params: tuple[()], z: Array, r: Array, state: LSTMState
     ) -> tuple[LSTMState, Array]:
@@ -141,7 +128,3 @@ class LSTM(GatedCell):
         dtype = compute_dtype(self)
         h = matmul(state.h, params.projection, dtype)
         return LSTMState(h, state.c), h.astype(dtype)
-
-    def emit(self, state: LSTMState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))

@@ -1,4 +1,4 @@
-"""Initial values of packed gates: kernels that stand side by side, each drawn by itself."""
+"""What gated cells with packed kernels share: their affine maps, and their initial values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,47 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from seqjax import checks
+from seqjax.arithmetic import affine, compute_dtype
+from seqjax.cell import GatedCell, Params, State
+from seqjax.fields import check_fields
 from seqjax.initializers import Chrono, Initializer, draw_gates
 
 Rule = Initializer | str | float
+
+
+class PackedCell(GatedCell):
+    """z_t = x_t W + b
+    r_t = h_{t-1} U
+    y_t = h_t
+
+    A gated cell whose params have the fields input_kernel (W), recurrent_kernel (U) and bias (b), each
+    packed gate by gate along the last axis, and whose state has the field h. A leaf adds its initial
+    values and its `gate`, and says where it differs.
+    """
+
+    param_dtype: Any
+    dtype: Any
+
+    def __post_init__(self) -> None:
+        """Refuse hyperparameters that make no cell."""
+        check_fields(self)
+
+    def project(self, params: Params, x: Array) -> Array:
+        """W x_t + b, for all gates."""
+        name = f"{type(self).__name__}: x"
+        return affine(name, x, params.input_kernel, params.bias, compute_dtype(self))
+
+    def recurrent_input(self, state: State) -> Array:
+        """h_{t-1}."""
+        return state.h
+
+    def recurrent_kernel(self, params: Params) -> Array:
+        """U."""
+        return params.recurrent_kernel.astype(compute_dtype(self))
+
+    def emit(self, state: State) -> Array:
+        """y_t = h_t."""
+        return state.h.astype(compute_dtype(self))
 
 
 def draw_kernels(

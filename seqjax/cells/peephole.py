@@ -8,10 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import affine, compute_dtype, state_dtype
-from seqjax.cell import GatedCell
-from seqjax.cells.packed import draw_kernels, oppose_input_gate
-from seqjax.fields import check_fields
+from seqjax.arithmetic import state_dtype
+from seqjax.cells.packed import PackedCell, draw_kernels, oppose_input_gate
 from seqjax.initializers import Initializer, Normal, draw_gates
 
 SMALL = Normal(0.1)
@@ -35,7 +33,7 @@ class PeepholeLSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class PeepholeLSTM(GatedCell):
+class PeepholeLSTM(PackedCell):
     """i_t = σ(W_i x_t + U_i h_{t-1} + p_i ⊙ c_{t-1} + b_i)
     f_t = σ(W_f x_t + U_f h_{t-1} + p_f ⊙ c_{t-1} + b_f)
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
@@ -68,10 +66,6 @@ class PeepholeLSTM(GatedCell):
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
-        check_fields(self)
-
     def init(self, key: Array, in_features: int) -> PeepholeLSTMParams:
         """Each gate's W, U, b and p by its own draw; b_f by `forget_bias`."""
         kernel_key, peephole_key = jax.random.split(key)
@@ -93,18 +87,6 @@ class PeepholeLSTM(GatedCell):
         shape, dtype = (*batch_shape, self.features), state_dtype(self)
         return PeepholeLSTMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
-    def project(self, params: PeepholeLSTMParams, x: Array) -> Array:
-        """z_t = W x_t + b."""
-        return affine("PeepholeLSTM: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: PeepholeLSTMState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
-    def recurrent_kernel(self, params: PeepholeLSTMParams) -> Array:
-        """U."""
-        return params.recurrent_kernel.astype(compute_dtype(self))
-
     def gate_params(self, params: PeepholeLSTMParams) -> Array:
         """p: the only weights that meet the memory, which lives between the gates."""
         return params.peephole
@@ -125,7 +107,3 @@ class PeepholeLSTM(GatedCell):
         h = o * jnp.tanh(c)
         state = PeepholeLSTMState(h, c)
         return state, self.emit(state)
-
-    def emit(self, state: PeepholeLSTMState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))

@@ -9,9 +9,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import affine, compute_dtype, state_dtype
-from seqjax.cell import GatedCell, Mixing
-from seqjax.fields import check_fields
+from seqjax.arithmetic import compute_dtype, state_dtype
+from seqjax.cell import Mixing
+from seqjax.cells.packed import PackedCell
 from seqjax.initializers import Initializer, draw, draw_gates
 
 ForgetGate = Literal["sigmoid", "exp"]
@@ -38,7 +38,7 @@ class SLSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class SLSTM(GatedCell):
+class SLSTM(PackedCell):
     """i_t = exp(W_i x_t + R_i h_{t-1} + b_i)
     f_t = σ(W_f x_t + R_f h_{t-1} + b_f), or exp of the same
     z_t = tanh(W_z x_t + R_z h_{t-1} + b_z)
@@ -87,7 +87,7 @@ class SLSTM(GatedCell):
 
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no cell."""
-        check_fields(self)
+        super().__post_init__()
         checks.one_of("SLSTM: forget_gate", self.forget_gate, tuple(FORGET_BIAS))
         checks.positive("SLSTM: heads", self.heads)
         if self.features % self.heads:
@@ -129,14 +129,6 @@ class SLSTM(GatedCell):
         shape, dtype = (*batch_shape, self.features), state_dtype(self)
         return SLSTMState(*(jnp.zeros(shape, dtype) for _ in SLSTMState._fields))
 
-    def project(self, params: SLSTMParams, x: Array) -> Array:
-        """W x_t + b."""
-        return affine("SLSTM: x", x, params.input_kernel, params.bias, compute_dtype(self))
-
-    def recurrent_input(self, state: SLSTMState) -> Array:
-        """h_{t-1}."""
-        return state.h
-
     def recurrent_kernel(self, params: SLSTMParams) -> Array:
         """R, as a matrix where there is one head."""
         kernel = params.recurrent_kernel.astype(compute_dtype(self))
@@ -158,7 +150,3 @@ class SLSTM(GatedCell):
         h = o * c / n
         state = SLSTMState(h, c, n, m)
         return state, self.emit(state)
-
-    def emit(self, state: SLSTMState) -> Array:
-        """y_t = h_t."""
-        return state.h.astype(compute_dtype(self))

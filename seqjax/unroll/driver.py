@@ -229,7 +229,7 @@ def check_batch(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> None:
 
 
 def check_step(cell: Cell, params: Params, state: State, xs: Array) -> None:
-    """A leaf cell's step keeps the form of its state and gives [*batch, features]."""
+    """A leaf cell's step keeps the form of its state and gives [*batch, out_features]."""
     name = f"{type(cell).__name__}.step"
     result = jax.eval_shape(cell.step, params, state, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
     if not isinstance(result, tuple) or len(result) != 2:
