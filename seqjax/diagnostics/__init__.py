@@ -1,0 +1,1 @@
+"""Looking at a recurrent network: where its gradient comes from, and why it vanishes or explodes."""
