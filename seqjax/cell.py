@@ -178,6 +178,11 @@ class GatedCell(Cell):
     def gate(self, gate_params: Params, z: Array, r: Array, state: State) -> tuple[State, Array]:
         """The rule on each row: (state, y) from z, r and the state before."""
 
+    @property
+    def emits(self) -> bool:
+        """Whether `emit` is defined: y_t is then a function of the state after step t alone."""
+        return type(self).emit is not GatedCell.emit
+
     def emit(self, state: State) -> Array:
         """y_t, read off the state after step t alone; the same y that `gate` gives."""
         raise ValueError(

@@ -87,6 +87,11 @@ class GatedWrapper(GatedCell):
         """Those of the inner cell."""
         return self.inner.gate_blocks
 
+    @property
+    def emits(self) -> bool:
+        """Where the inner cell does."""
+        return self.inner.emits
+
     def emit(self, state: State) -> Array:
         """That of the inner cell."""
         return self.inner.emit(self.inner_state(state))

@@ -69,9 +69,7 @@ class Zoneout(GatedWrapper):
     def gated(self) -> GatedCell | None:
         """Itself, where the inner cell is gated and its y is read off the state alone."""
         inner = as_gated(self.cell)
-        while isinstance(inner, GatedWrapper):
-            inner = inner.inner
-        return None if inner is None or type(inner).emit is GatedCell.emit else self
+        return self if inner is not None and inner.emits else None
 
     def initial_state(
         self, params: Params, batch_shape: tuple[int, ...] = (), *, key: Array | None = None

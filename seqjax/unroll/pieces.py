@@ -1,0 +1,68 @@
+"""Time cut in pieces that are walked one after another; inside a piece every walk is a forward one."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool
+
+Body = Callable[[Any, Any], tuple[Any, Any]]
+
+
+class Steps(NamedTuple):
+    """What a walk reads at each step: x, and of its `Plan` what is real and where the state is cut."""
+
+    x: Array
+    real: Bool[Array, "time *batch"] | None
+    cut: Bool[Array, "time *batch"] | None
+
+
+def scan_pieces(
+    body: Body, carry: Any, sequence: Any, *, length: int, reverse: bool
+) -> tuple[Any, Any]:
+    """`lax.scan` over pieces of `length` steps: carry, out = body(carry, piece).
+
+    sequence: a pytree of [time, ...]. A piece is the same pytree of [steps, ...] and lies in the order
+        of the walk, so `body` need not know the direction. out: a pytree of [steps, ...] in that
+        order; what comes back is [time, ...] in the order of the sequence.
+
+    The last piece of the sequence is shorter where `length` does not divide the time; a reverse walk
+    begins with it. No steps at all are one piece of none.
+    """
+    time = jax.tree.leaves(sequence)[0].shape[0]
+    whole, rest = divmod(time, length)
+
+    def walk(carry: Any, piece: Any) -> tuple[Any, Any]:
+        if not reverse:
+            return body(carry, piece)
+        carry, out = body(carry, _turned(piece))
+        return carry, _turned(out)
+
+    def walk_whole(carry: Any) -> tuple[Any, Any]:
+        if whole == 1:  # no loop around one piece: the compiler sees through it
+            return walk(carry, jax.tree.map(lambda a: a[:length], sequence))
+        cut = lambda a: a[: whole * length].reshape(whole, length, *a.shape[1:])
+        carry, out = lax.scan(walk, carry, jax.tree.map(cut, sequence), reverse=reverse)
+        return carry, jax.tree.map(lambda a: a.reshape(whole * length, *a.shape[2:]), out)
+
+    def walk_rest(carry: Any) -> tuple[Any, Any]:
+        return walk(carry, jax.tree.map(lambda a: a[whole * length :], sequence))
+
+    if not whole:
+        return walk_rest(carry)
+    if not rest:
+        return walk_whole(carry)
+    if reverse:
+        carry, last = walk_rest(carry)
+        carry, first = walk_whole(carry)
+    else:
+        carry, first = walk_whole(carry)
+        carry, last = walk_rest(carry)
+    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, last)
+
+
+def _turned(tree: Any) -> Any:
+    """[steps, ...] from the last step to the first."""
+    return jax.tree.map(lambda a: lax.rev(a, (0,)), tree)

@@ -1,0 +1,36 @@
+"""Checkpointing over time: states at the ends of segments are kept, all else is computed again."""
+
+import math
+
+import jax
+from jaxtyping import Array
+
+from seqjax.cell import Cell, Params, Run, State
+from seqjax.plan import Plan
+from seqjax.unroll.pieces import Steps, scan_pieces
+
+
+def segmented(
+    run: Run, cell: Cell, params: Params, state: State, xs: Array, plan: Plan, length: int
+) -> tuple[State, Array]:
+    """What `run` gives, in segments of `length` steps, all layers of a segment before the next one.
+
+    Reverse mode keeps the inputs, the outputs and one state for each segment, and runs each segment once
+    more: memory O(T / length + length) states instead of O(T), for one more forward pass.
+    Reference: Chen et al. 2016, "Training deep nets with sublinear memory cost"; over time: Gruslys et
+    al. 2016, "Memory-efficient backpropagation through time".
+    """
+
+    def segment(state: State, steps: Steps) -> tuple[State, Array]:
+        # Steps lie in the order of the walk, so that within a segment it is a forward one.
+        return run(cell, params, state, steps.x, Plan(steps.real, steps.cut, plan.fresh, False))
+
+    # Nothing here is computed twice in one loop body, so there is nothing for the barriers to prevent.
+    body = jax.checkpoint(segment, prevent_cse=False)
+    steps = Steps(xs, plan.real, plan.cuts())
+    return scan_pieces(body, state, steps, length=length, reverse=plan.reverse)
+
+
+def segment_length(remat: str | int, time: int) -> int:
+    """The steps of a segment: as asked, or ⌈√T⌉."""
+    return max(1, math.isqrt(max(0, time - 1)) + 1) if remat == "sqrt" else int(remat)
