@@ -44,6 +44,7 @@ from seqjax.gradients import tbptt as tbptt
 from seqjax.summary import summary as summary
 from seqjax.unroll import explain as explain
 from seqjax.unroll import unroll as unroll
+from seqjax.unroll import unroll_fold as unroll_fold
 from seqjax.unroll import unroll_with_info as unroll_with_info
 from seqjax.wrappers import Bidirectional as Bidirectional
 from seqjax.wrappers import Dropout as Dropout

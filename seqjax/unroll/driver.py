@@ -1,25 +1,21 @@
 """The driver: arguments become one plan, each inner cell gets its engine, all layers are run."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from seqjax import checks
 from seqjax.arithmetic import where_rows
-from seqjax.cell import Cell, Layered, Params, State, noise_only
+from seqjax.cell import Cell, Params, State, noise_only
 from seqjax.plan import Plan
-from seqjax.unroll.scan import scan
-
-Engine = Callable[[Cell, Params, State, Array, Plan], tuple[State, Array]]
-
-ENGINES: dict[str, Engine] = {"scan": scan}
-REMAT = ("auto", None)
+from seqjax.unroll.engines import Remat, check_options, run_cell
+from seqjax.unroll.refusals import as_arrays, check_batch, check_cell, check_params, check_shapes
 
 
 class UnrollInfo(NamedTuple):
@@ -33,13 +29,6 @@ class UnrollInfo(NamedTuple):
     residual: Array
 
 
-class Choice(NamedTuple):
-    """The engine for one cell, and the sentence that says why."""
-
-    engine: str
-    reason: str
-
-
 def unroll(
     cell: Cell,
     params: Params,
@@ -51,7 +40,7 @@ def unroll(
     resets: ArrayLike | None = None,
     reverse: bool = False,
     engine: str = "auto",
-    remat: str | int | None = "auto",
+    remat: Remat = "auto",
 ) -> tuple[State, Array]:
     """s_t, y_t = step(params, s_{t-1}, x_t) for t = 1 … T; gives (s_T, y_{1…T}).
 
@@ -67,12 +56,17 @@ def unroll(
         initial one, keeping its noise. In reverse the cut lies after that step. Marks in the padding
         are ignored.
     reverse: walk from the last real step to the first; ys stay in the order of xs.
-    engine: "auto" or a name in `seqjax.unroll.ENGINES`; `sj.explain` says what runs and why.
-    remat: what reverse mode stores; "auto" and None store what autodiff stores.
+    engine: "auto", "scan" (any cell) or "chunked" (gated cells); `sj.explain` says what runs and why.
+    remat: what reverse mode keeps until it comes back. None and "auto" keep what autodiff keeps.
+        "state" keeps the states and computes the rest of each step again; "sqrt" keeps one state in
+        ⌈√T⌉ steps, a positive integer one in so many, and runs each segment again. Values and
+        gradients are the same; `sj.plan_memory` says what each takes. To keep no outputs either, fold
+        the loss into the run with `sj.unroll_fold`.
 
-    Returns the final state, and ys: [time, *batch, out_features]. Works under jit, vmap, grad and jvp.
-    Raises a ValueError for shapes that do not fit, params or a state of another cell, or an unknown
-    engine.
+    Returns the final state, and ys: [time, *batch, out_features]. Works under jit, vmap, grad, and jvp;
+    where a gated cell keeps less, forward mode needs `engine="scan"`.
+    Raises a ValueError for shapes that do not fit, params or a state of another cell, an unknown engine
+    or one that the cell cannot have.
 
     >>> import jax, jax.numpy as jnp, seqjax as sj
     >>> cell = sj.GRU(features=4)
@@ -81,11 +75,12 @@ def unroll(
     >>> ys.shape, state.h.shape
     ((7, 3, 4), (3, 4))
     """
-    check_static(cell, engine, remat)
-    xs = jnp.asarray(xs)
-    lengths = None if lengths is None else as_lengths(lengths)
-    resets = None if resets is None else jnp.asarray(resets)
-    return _unroll(cell, params, xs, state, key, lengths, resets, reverse, engine)
+    check_cell(cell)
+    check_options(engine, remat)
+    xs, lengths, resets = as_arrays(xs, lengths, resets)
+    arguments = params, xs, state, key, lengths, resets
+    with forward_mode_explained():
+        return _unroll(cell, *arguments, reverse=reverse, engine=engine, remat=remat)
 
 
 def unroll_with_info(
@@ -99,8 +94,23 @@ def unroll_with_info(
     return state, ys, UnrollInfo(jnp.ones((), jnp.int32), jnp.zeros((), jnp.float32))
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "reverse", "engine"))
-def _unroll(cell, params, xs, state, key, lengths, resets, reverse, engine):
+@functools.partial(jax.jit, static_argnames=("cell", "reverse", "engine", "remat"))
+def _unroll(cell, params, xs, state, key, lengths, resets, *, reverse, engine, remat):
+    state, xs, plan = prepare(cell, params, xs, state, key, lengths, resets, reverse)
+    return run_cell(cell, params, state, xs, plan, engine=engine, remat=remat)
+
+
+def prepare(
+    cell: Cell,
+    params: Params,
+    xs: Array,
+    state: State,
+    key: Key[Array, ""] | None,
+    lengths: Array | None,
+    resets: Array | None,
+    reverse: bool,
+) -> tuple[State, Array, Plan]:
+    """The state before the first step, the inputs without what the padding holds, and the plan."""
     batch_shape = check_shapes(xs, lengths, resets)
     check_params(cell, params, xs)
     state = starting_state(cell, params, state, batch_shape, key)
@@ -108,29 +118,7 @@ def _unroll(cell, params, xs, state, key, lengths, resets, reverse, engine):
     if plan.real is not None:
         # Before anything touches it: masking only the state leaves 0 · NaN in the gradient.
         xs = where_rows(plan.real, xs, jnp.zeros_like(xs))
-    return run_cell(cell, params, state, xs, plan, engine=engine)
-
-
-def run_cell(
-    cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, engine: str
-) -> tuple[State, Array]:
-    """One cell through all time: a layered one layer by layer, a leaf with its engine."""
-    if isinstance(cell, Layered):
-        run = functools.partial(run_cell, engine=engine)
-        state, ys = cell.unroll_with(run, params, state, xs, plan)
-    else:
-        check_step(cell, params, state, xs)
-        state, ys = ENGINES[choose(cell, engine).engine](cell, params, state, xs, plan)
-    if plan.real is not None:
-        ys = where_rows(plan.real, ys, jnp.zeros_like(ys))
-    return state, ys
-
-
-def choose(cell: Cell, engine: str) -> Choice:
-    """The engine that runs a leaf cell under the `engine` that was asked for."""
-    if engine == "auto":
-        return Choice("scan", "the plain scan is the only engine so far")
-    return Choice(engine, "asked for")
+    return state, xs, plan
 
 
 def starting_state(
@@ -177,119 +165,19 @@ def make_plan(
     return Plan(real=real, resets=resets, fresh=fresh, reverse=reverse)
 
 
-def check_static(cell: Cell, engine: str, remat: str | int | None) -> None:
-    """Refuse what is wrong before anything is traced."""
-    if not isinstance(cell, Cell):
-        raise ValueError(f"unroll: cell is {cell!r}; expected a seqjax.Cell, such as sj.LSTM(256)")
-    try:
-        hash(cell)
-    except TypeError:
-        raise ValueError(
-            f"unroll: {type(cell).__name__} is not hashable; make it a frozen dataclass whose fields "
-            "are hashable (tuples, not lists; no arrays)"
-        ) from None
-    if not isinstance(getattr(cell, "features", None), int | np.integer):
-        raise ValueError(
-            f"unroll: {type(cell).__name__} has no features; "
-            "expected the size of y, as a field or a property"
-        )
-    checks.one_of("unroll: engine", engine, ("auto", *ENGINES))
-    checks.one_of("unroll: remat", remat, REMAT)
-
-
-def check_params(cell: Cell, params: Params, xs: Array) -> None:
-    """The params are those of this cell, or of one alike; their dtypes are the caller's affair.
-
-    Some cells would run with the params of another, and be silently wrong.
-    """
-    in_features = xs.shape[-1]
-    source = f"for xs of shape {xs.shape} {cell!r}.init(key, in_features={in_features})"
-    try:
-        expected = params_of(cell, in_features)
-    except (jax.errors.JAXTypeError, NotImplementedError):
-        return  # a cell of one's own may draw in ways that cannot be traced; running it needs none
-    checks.same_tree("unroll: params", params, expected, source, dtypes=False)
-
-
-@functools.lru_cache(maxsize=256)
-def params_of(cell: Cell, in_features: int) -> Params:
-    """The shapes of a cell's params; nothing is drawn."""
-    return jax.eval_shape(lambda: cell.init(_any_key(), in_features))
-
-
-def check_batch(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> None:
-    """Every leaf of the state leads with the batch."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if jnp.shape(leaf)[: len(batch_shape)] != batch_shape:
-            raise ValueError(
-                f"unroll: {type(cell).__name__}.initial_state gives state"
-                f"{jax.tree_util.keystr(path)} of shape {jnp.shape(leaf)}; "
-                f"expected every leaf to lead with the batch {batch_shape}, counters too"
-            )
-
-
-def check_step(cell: Cell, params: Params, state: State, xs: Array) -> None:
-    """A leaf cell's step keeps the form of its state and gives [*batch, out_features]."""
-    name = f"{type(cell).__name__}.step"
-    result = jax.eval_shape(cell.step, params, state, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise ValueError(f"unroll: {name} gives {result}; expected a pair (state, y)")
-    after, y = result
-    before = jax.eval_shape(lambda: state)
-    checks.same_tree(f"unroll: the state that {name} gives", after, before, "initial_state")
-    expected = (*xs.shape[1:-1], cell.out_features)
-    if getattr(y, "shape", None) != expected:
-        raise ValueError(
-            f"unroll: {name} gives y of shape {getattr(y, 'shape', type(y).__name__)}; "
-            f"expected [*batch, out_features], {expected}"
-        )
-
-
-def as_lengths(lengths: ArrayLike | Sequence[int]) -> Array:
-    """Lengths as an array; numbers wider than the widest integer in use are cut, not wrapped."""
-    if isinstance(lengths, jax.Array):
-        return lengths
-    plain = np.asarray(lengths)
-    if np.issubdtype(plain.dtype, np.integer):
-        plain = np.clip(plain, 0, np.iinfo(np.int32).max).astype(np.int32)
-    return jnp.asarray(plain)
-
-
-def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, ...]:
-    """The batch shape, once xs, lengths and resets agree on it."""
-    if xs.ndim < 2:
-        raise ValueError(
-            f"unroll: xs has shape {xs.shape}; expected [time, *batch, in_features], time first"
-        )
-    if not jnp.issubdtype(xs.dtype, jnp.floating):  # a cast would drop what is imaginary
-        raise ValueError(
-            f"unroll: xs is {xs.dtype}; expected floating point. "
-            "Embed token ids before a cell sees them (sj.models.LanguageModel does)"
-        )
-    time, batch_shape = xs.shape[0], xs.shape[1:-1]
-    if lengths is not None:
-        if lengths.shape != batch_shape:
-            raise ValueError(
-                f"unroll: lengths has shape {lengths.shape} but the batch of xs is {batch_shape}; "
-                "lengths is int[*batch]"
-            )
-        if not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise ValueError(f"unroll: lengths is {lengths.dtype}; expected integers, [*batch]")
-    if resets is not None:
-        if resets.shape[:1] != (time,):
-            raise ValueError(
-                f"unroll: xs has {time} time steps but resets has shape {resets.shape}; "
-                "both are [time, *batch]"
-            )
-        if resets.shape[1:] != batch_shape:
-            raise ValueError(
-                f"unroll: the batch of xs is {batch_shape} but that of resets is "
-                f"{resets.shape[1:]}; resets is bool[time, *batch]"
-            )
-        if resets.dtype != jnp.bool_:
-            raise ValueError(f"unroll: resets is {resets.dtype}; expected bool[time, *batch]")
-    return batch_shape
-
-
 def _any_key() -> Array:
     return jax.random.key(0)
+
+
+@contextlib.contextmanager
+def forward_mode_explained() -> Iterator[None]:
+    """JAX's refusal of forward mode, with what to do. (Under a `jit` of one's own it stays JAX's.)"""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error) or "forward-mode" not in str(error):
+            raise
+        raise TypeError(
+            "unroll: the chunked engine has a reverse mode of its own and no forward mode (jax.jvp, "
+            'jax.jacfwd); use engine="scan". Forward over reverse, a Hessian-vector product, works'
+        ) from error

@@ -7,7 +7,9 @@ from jaxtyping import Array, Shaped
 
 from seqjax.cell import Cell, Layered, Params, State, as_gated, as_linear
 from seqjax.plan import Plan
-from seqjax.unroll import driver
+from seqjax.unroll import engines
+from seqjax.unroll.engines import Remat
+from seqjax.unroll.refusals import check_cell, check_params, check_shapes
 
 
 class LayerExplanation(NamedTuple):
@@ -43,7 +45,7 @@ def explain(
     xs: Shaped[Array, "..."] | jax.ShapeDtypeStruct,
     *,
     engine: str = "auto",
-    remat: str | int | None = "auto",
+    remat: Remat = "auto",
 ) -> Explanation:
     """Which engine `sj.unroll(cell, params, xs, engine=..., remat=...)` runs, and why.
 
@@ -56,7 +58,8 @@ def explain(
     >>> [layer.engine for layer in sj.explain(cell, params, xs).layers]
     ['scan', 'scan']
     """
-    driver.check_static(cell, engine, remat)
+    check_cell(cell)
+    engines.check_options(engine, remat)
     layers: list[LayerExplanation] = []
 
     def record(
@@ -64,14 +67,14 @@ def explain(
     ) -> tuple[State, Array]:
         if isinstance(cell, Layered):
             return cell.unroll_with(record, params, state, xs, plan)
-        choice = driver.choose(cell, engine)
+        choice = engines.choose(cell, engine, remat)
         promises = as_gated(cell) is not None, as_linear(cell) is not None, cell.mixing
-        layers.append(LayerExplanation(cell, *promises, *choice))
-        return driver.run_cell(cell, params, state, xs, plan, engine=engine)
+        layers.append(LayerExplanation(cell, *promises, choice.engine, choice.reason))
+        return choice.run(cell, params, state, xs, plan)
 
     def trace(params: Params, xs: Array) -> tuple[State, Array]:
-        batch_shape = driver.check_shapes(xs, None, None)
-        driver.check_params(cell, params, xs)
+        batch_shape = check_shapes(xs, None, None)
+        check_params(cell, params, xs)
         state = cell.initial_state(params, batch_shape, key=jax.random.key(0))
         return record(cell, params, state, xs, Plan(None, None, None, False))
 

@@ -20,13 +20,14 @@ class Steps(NamedTuple):
 
 
 def scan_pieces(
-    body: Body, carry: Any, sequence: Any, *, length: int, reverse: bool
+    body: Body, carry: Any, sequence: Any, *, length: int, reverse: bool, again: bool = False
 ) -> tuple[Any, Any]:
     """`lax.scan` over pieces of `length` steps: carry, out = body(carry, piece).
 
     sequence: a pytree of [time, ...]. A piece is the same pytree of [steps, ...] and lies in the order
         of the walk, so `body` need not know the direction. out: a pytree of [steps, ...] in that
         order; what comes back is [time, ...] in the order of the sequence.
+    again: reverse mode keeps the carry of each piece alone, and runs the piece once more.
 
     The last piece of the sequence is shorter where `length` does not divide the time; a reverse walk
     begins with it. No steps at all are one piece of none.
@@ -34,21 +35,28 @@ def scan_pieces(
     time = jax.tree.leaves(sequence)[0].shape[0]
     whole, rest = divmod(time, length)
 
-    def walk(carry: Any, piece: Any) -> tuple[Any, Any]:
-        if not reverse:
-            return body(carry, piece)
-        carry, out = body(carry, _turned(piece))
-        return carry, _turned(out)
+    def walk(steps: int) -> Body:
+        def piece(carry: Any, cut: Any) -> tuple[Any, Any]:
+            cut = jax.tree.map(lambda c, a: c.reshape(steps, *a.shape[1:]), cut, sequence)
+            carry, out = body(carry, _turned(cut) if reverse else cut)
+            return carry, _turned(out) if reverse else out
+
+        # There is nothing to share between the loops of the two passes, so no barrier against it.
+        return jax.checkpoint(piece, prevent_cse=False) if again else piece
 
     def walk_whole(carry: Any) -> tuple[Any, Any]:
         if whole == 1:  # no loop around one piece: the compiler sees through it
-            return walk(carry, jax.tree.map(lambda a: a[:length], sequence))
-        cut = lambda a: a[: whole * length].reshape(whole, length, *a.shape[1:])
-        carry, out = lax.scan(walk, carry, jax.tree.map(cut, sequence), reverse=reverse)
+            return walk(length)(carry, jax.tree.map(lambda a: a[:length], sequence))
+        # Without axes of size 1, which the compiler may lay out in another order, by a copy of it all.
+        cut = lambda a: a[: whole * length].reshape(
+            whole, length, *(n for n in a.shape[1:] if n > 1)
+        )
+        cuts = jax.tree.map(cut, sequence)
+        carry, out = lax.scan(walk(length), carry, cuts, reverse=reverse)
         return carry, jax.tree.map(lambda a: a.reshape(whole * length, *a.shape[2:]), out)
 
     def walk_rest(carry: Any) -> tuple[Any, Any]:
-        return walk(carry, jax.tree.map(lambda a: a[whole * length :], sequence))
+        return walk(rest)(carry, jax.tree.map(lambda a: a[whole * length :], sequence))
 
     if not whole:
         return walk_rest(carry)

@@ -1,5 +1,6 @@
 """The plain scan: one `lax.scan` over the cell's own step. Every other engine must agree with it."""
 
+import jax
 from jax import lax
 from jaxtyping import Array
 
@@ -13,11 +14,24 @@ def scan(cell: Cell, params: Params, state: State, xs: Array, plan: Plan) -> tup
     xs: [time, *batch, in_features] -> ys: [time, *batch, out_features].
     Time O(T), memory under reverse mode O(T) times what one step keeps.
     """
+    return _scan(cell, params, state, xs, plan, keep_states=False)
 
+
+def scan_keeping_states(
+    cell: Cell, params: Params, state: State, xs: Array, plan: Plan
+) -> tuple[State, Array]:
+    """`scan`, of which reverse mode keeps the states and computes each step once more."""
+    return _scan(cell, params, state, xs, plan, keep_states=True)
+
+
+def _scan(
+    cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, keep_states: bool
+) -> tuple[State, Array]:
     def body(state, inputs):
         x, real, cut = inputs
         state = plan.restart(cut, state)
         after, y = cell.step(params, state, x)
         return plan.hold(real, after, state), y
 
+    body = jax.checkpoint(body, prevent_cse=False) if keep_states else body
     return lax.scan(body, state, (xs, plan.real, plan.cuts()), reverse=plan.reverse)

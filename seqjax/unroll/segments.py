@@ -2,7 +2,7 @@
 
 import math
 
-import jax
+import numpy as np
 from jaxtyping import Array
 
 from seqjax.cell import Cell, Params, Run, State
@@ -25,12 +25,15 @@ def segmented(
         # Steps lie in the order of the walk, so that within a segment it is a forward one.
         return run(cell, params, state, steps.x, Plan(steps.real, steps.cut, plan.fresh, False))
 
-    # Nothing here is computed twice in one loop body, so there is nothing for the barriers to prevent.
-    body = jax.checkpoint(segment, prevent_cse=False)
     steps = Steps(xs, plan.real, plan.cuts())
-    return scan_pieces(body, state, steps, length=length, reverse=plan.reverse)
+    return scan_pieces(segment, state, steps, length=length, reverse=plan.reverse, again=True)
 
 
-def segment_length(remat: str | int, time: int) -> int:
+def is_segmented(remat: str | int | None) -> bool:
+    """Whether `remat` asks for segments, by "sqrt" or their number of steps."""
+    return remat == "sqrt" or isinstance(remat, int | np.integer)
+
+
+def segment_length(remat: str | int | None, time: int) -> int:
     """The steps of a segment: as asked, or ⌈√T⌉."""
-    return max(1, math.isqrt(max(0, time - 1)) + 1) if remat == "sqrt" else int(remat)
+    return math.isqrt(max(0, time - 1)) + 1 if isinstance(remat, str) else int(remat or 1)

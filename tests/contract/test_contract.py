@@ -15,7 +15,7 @@ import pytest
 import seqjax as sj
 from seqjax.arithmetic import recurrent_matmul
 from seqjax.cell import noise_only
-from seqjax.unroll import driver
+from seqjax.unroll import driver, engines
 from tests.contract.registry import IN_FEATURES, REGISTRY, Entry, LeakySum, RunningMean
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -520,9 +520,9 @@ def test_a_second_call_with_an_equal_cell_does_not_trace_again(case, monkeypatch
 
     def counting(cell, *arguments):
         traced.append(cell)
-        return driver.ENGINES["scan"](cell, *arguments)
+        return engines.ENGINES["scan"](cell, *arguments)
 
-    monkeypatch.setitem(driver.ENGINES, "counting", counting)
+    monkeypatch.setitem(engines.ENGINES, "counting", counting)
     nothing = jnp.zeros(
         (0, BATCH, IN_FEATURES), jnp.float64
     )  # quick to compile, traced all the same

@@ -1,0 +1,105 @@
+"""The engines, which of them a cell gets, and what reverse mode keeps of a run."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from seqjax import checks
+from seqjax.arithmetic import where_rows
+from seqjax.cell import Cell, Layered, Params, State, as_gated
+from seqjax.plan import Plan
+from seqjax.unroll.chunked import chunked
+from seqjax.unroll.refusals import check_step
+from seqjax.unroll.scan import scan, scan_keeping_states
+from seqjax.unroll.segments import is_segmented, segment_length, segmented
+
+Engine = Callable[[Cell, Params, State, Array, Plan], tuple[State, Array]]
+Remat = str | int | None
+
+ENGINES: dict[str, Engine] = {"scan": scan, "chunked": chunked}
+REMATS = ("auto", None, "state", "sqrt")
+WITHIN = "within a segment"
+"""The `remat` of what runs inside a segment: its own steps are kept in the cheapest way."""
+
+
+class Choice(NamedTuple):
+    """The engine for one cell by name, the function that it is, and the sentence that says why."""
+
+    engine: str
+    run: Engine
+    reason: str
+
+
+def check_options(engine: str, remat: Remat) -> None:
+    """Refuse what is no engine, and what is no way to keep less."""
+    checks.one_of("unroll: engine", engine, ("auto", *ENGINES))
+    steps = isinstance(remat, int | np.integer) and not isinstance(remat, bool) and remat >= 1
+    if not steps and not (remat is None or (isinstance(remat, str) and remat in REMATS)):
+        raise ValueError(
+            f"unroll: remat: expected one of {', '.join(map(repr, REMATS))}, or a positive integer, "
+            f"the steps of a segment, got {remat!r}"
+        )
+
+
+def run_cell(
+    cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, engine: str, remat: Remat
+) -> tuple[State, Array]:
+    """One cell through all time: in segments where that is asked, layer by layer, a leaf by its engine.
+
+    What reads the future, as both directions do, has no segments; the cells inside it have.
+    """
+    if not is_segmented(remat) or not cell.causal:
+        return run_layers(cell, params, state, xs, plan, engine=engine, remat=remat)
+    run = functools.partial(run_layers, engine=engine, remat=WITHIN)
+    length = segment_length(remat, xs.shape[0])
+    return segmented(run, cell, params, state, xs, plan, length)
+
+
+def run_layers(
+    cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, engine: str, remat: Remat
+) -> tuple[State, Array]:
+    """A layered cell layer by layer, a leaf with its engine; outputs at padding are zero."""
+    if isinstance(cell, Layered):
+        run = functools.partial(run_cell, engine=engine, remat=remat)
+        state, ys = cell.unroll_with(run, params, state, xs, plan)
+    else:
+        check_step(cell, params, state, xs)
+        state, ys = choose(cell, engine, remat).run(cell, params, state, xs, plan)
+    if plan.real is not None:
+        ys = where_rows(plan.real, ys, jnp.zeros_like(ys))
+    return state, ys
+
+
+def choose(cell: Cell, engine: str, remat: Remat) -> Choice:
+    """The engine that runs a leaf cell under the `engine` and `remat` that were asked for.
+
+    Raises a ValueError for an engine that cannot run the cell, or cannot keep what was asked.
+    """
+    gated = as_gated(cell) is not None
+    plain = remat in ("auto", None)
+    if engine == "chunked":
+        if not gated:
+            raise ValueError(
+                f"unroll: engine 'chunked' runs gated cells, and {cell!r} is not one; "
+                "expected engine='auto', which gives each layer what it can have, or 'scan'"
+            )
+        if remat is None:
+            raise ValueError(
+                "unroll: engine 'chunked' keeps the states and computes the gates again, but remat is "
+                "None; expected remat='auto' or 'state', or engine='scan', which keeps them"
+            )
+        return Choice(engine, chunked, "asked for")
+    if engine != "auto":
+        keeping = engine == "scan" and remat == "state"
+        return Choice(engine, scan_keeping_states if keeping else ENGINES[engine], "asked for")
+    if plain:
+        return Choice("scan", scan, "the plain scan, unless remat asks for less memory")
+    if gated:
+        return Choice("chunked", chunked, "a gated cell, whose gates follow from its states")
+    if remat == "state":
+        return Choice("scan", scan_keeping_states, "not gated: each step is computed once more")
+    return Choice("scan", scan, "not gated: autodiff keeps what it needs of one segment")

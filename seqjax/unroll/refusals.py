@@ -1,0 +1,136 @@
+"""What `unroll` refuses, each in a sentence, before anything is computed."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from seqjax import checks
+from seqjax.cell import Cell, Params, State
+
+
+def check_cell(cell: Cell) -> None:
+    """A cell with a width, that can be a static argument."""
+    if not isinstance(cell, Cell):
+        raise ValueError(f"unroll: cell is {cell!r}; expected a seqjax.Cell, such as sj.LSTM(256)")
+    try:
+        hash(cell)
+    except TypeError:
+        raise ValueError(
+            f"unroll: {type(cell).__name__} is not hashable; make it a frozen dataclass whose fields "
+            "are hashable (tuples, not lists; no arrays)"
+        ) from None
+    if not isinstance(getattr(cell, "features", None), int | np.integer):
+        raise ValueError(
+            f"unroll: {type(cell).__name__} has no features; "
+            "expected the size of y, as a field or a property"
+        )
+
+
+def check_params(cell: Cell, params: Params, xs: Array) -> None:
+    """The params are those of this cell, or of one alike; their dtypes are the caller's affair.
+
+    Some cells would run with the params of another, and be silently wrong.
+    """
+    in_features = xs.shape[-1]
+    source = f"for xs of shape {xs.shape} {cell!r}.init(key, in_features={in_features})"
+    try:
+        expected = params_of(cell, in_features)
+    except (jax.errors.JAXTypeError, NotImplementedError):
+        return  # a cell of one's own may draw in ways that cannot be traced; running it needs none
+    checks.same_tree("unroll: params", params, expected, source, dtypes=False)
+
+
+@functools.lru_cache(maxsize=256)
+def params_of(cell: Cell, in_features: int) -> Params:
+    """The shapes of a cell's params; nothing is drawn."""
+    return jax.eval_shape(lambda: cell.init(jax.random.key(0), in_features))
+
+
+def check_batch(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> None:
+    """Every leaf of the state leads with the batch."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        if jnp.shape(leaf)[: len(batch_shape)] != batch_shape:
+            raise ValueError(
+                f"unroll: {type(cell).__name__}.initial_state gives state"
+                f"{jax.tree_util.keystr(path)} of shape {jnp.shape(leaf)}; "
+                f"expected every leaf to lead with the batch {batch_shape}, counters too"
+            )
+
+
+def check_step(cell: Cell, params: Params, state: State, xs: Array) -> None:
+    """A leaf cell's step keeps the form of its state and gives [*batch, out_features]."""
+    name = f"{type(cell).__name__}.step"
+    result = jax.eval_shape(cell.step, params, state, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(f"unroll: {name} gives {result}; expected a pair (state, y)")
+    after, y = result
+    before = jax.eval_shape(lambda: state)
+    checks.same_tree(f"unroll: the state that {name} gives", after, before, "initial_state")
+    expected = (*xs.shape[1:-1], cell.out_features)
+    if getattr(y, "shape", None) != expected:
+        raise ValueError(
+            f"unroll: {name} gives y of shape {getattr(y, 'shape', type(y).__name__)}; "
+            f"expected [*batch, out_features], {expected}"
+        )
+
+
+def as_arrays(
+    xs: ArrayLike, lengths: ArrayLike | Sequence[int] | None, resets: ArrayLike | None
+) -> tuple[Array, Array | None, Array | None]:
+    """What may come as lists or NumPy, as arrays."""
+    return (
+        jnp.asarray(xs),
+        None if lengths is None else as_lengths(lengths),
+        None if resets is None else jnp.asarray(resets),
+    )
+
+
+def as_lengths(lengths: ArrayLike | Sequence[int]) -> Array:
+    """Lengths as an array; numbers wider than the widest integer in use are cut, not wrapped."""
+    if isinstance(lengths, jax.Array):
+        return lengths
+    plain = np.asarray(lengths)
+    if np.issubdtype(plain.dtype, np.integer):
+        plain = np.clip(plain, 0, np.iinfo(np.int32).max).astype(np.int32)
+    return jnp.asarray(plain)
+
+
+def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, ...]:
+    """The batch shape, once xs, lengths and resets agree on it."""
+    if xs.ndim < 2:
+        raise ValueError(
+            f"unroll: xs has shape {xs.shape}; expected [time, *batch, in_features], time first"
+        )
+    if not jnp.issubdtype(xs.dtype, jnp.floating):  # a cast would drop what is imaginary
+        raise ValueError(
+            f"unroll: xs is {xs.dtype}; expected floating point. "
+            "Embed token ids before a cell sees them (sj.models.LanguageModel does)"
+        )
+    time, batch_shape = xs.shape[0], xs.shape[1:-1]
+    if lengths is not None:
+        if lengths.shape != batch_shape:
+            raise ValueError(
+                f"unroll: lengths has shape {lengths.shape} but the batch of xs is {batch_shape}; "
+                "lengths is int[*batch]"
+            )
+        if not jnp.issubdtype(lengths.dtype, jnp.integer):
+            raise ValueError(f"unroll: lengths is {lengths.dtype}; expected integers, [*batch]")
+    if resets is not None:
+        if resets.shape[:1] != (time,):
+            raise ValueError(
+                f"unroll: xs has {time} time steps but resets has shape {resets.shape}; "
+                "both are [time, *batch]"
+            )
+        if resets.shape[1:] != batch_shape:
+            raise ValueError(
+                f"unroll: the batch of xs is {batch_shape} but that of resets is "
+                f"{resets.shape[1:]}; resets is bool[time, *batch]"
+            )
+        if resets.dtype != jnp.bool_:
+            raise ValueError(f"unroll: resets is {resets.dtype}; expected bool[time, *batch]")
+    return batch_shape
