@@ -43,6 +43,7 @@ from seqjax.gradients import bptt as bptt
 from seqjax.gradients import tbptt as tbptt
 from seqjax.summary import summary as summary
 from seqjax.unroll import explain as explain
+from seqjax.unroll import plan_memory as plan_memory
 from seqjax.unroll import unroll as unroll
 from seqjax.unroll import unroll_fold as unroll_fold
 from seqjax.unroll import unroll_with_info as unroll_with_info

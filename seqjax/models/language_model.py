@@ -1,12 +1,12 @@
 """A recurrent language model: embedding, any cell, readout."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from seqjax import checks, losses
 from seqjax.arithmetic import affine, compute_dtype, scale_kept
@@ -15,7 +15,9 @@ from seqjax.data import Batch
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer, Normal, draw
-from seqjax.unroll import unroll
+from seqjax.losses import Mean
+from seqjax.unroll import unroll, unroll_fold
+from seqjax.unroll.engines import Remat, check_options
 
 
 class LanguageModelParams(NamedTuple):
@@ -42,6 +44,9 @@ class LanguageModel:
         given (Zaremba, Sutskever, Vinyals 2014). A cell's own noise, such as `sj.Dropout`, is drawn
         by the same key, once for each window.
 
+    remat: what reverse mode keeps of a window, as in `sj.unroll`. Logits exist for a few steps at a time
+        in any case: `loss` folds them into the run.
+
     A pure pair of `init` and `apply`; `loss` has the one training signature, and `step` is what
     generation needs. Without a key a model is deterministic, as in evaluation.
 
@@ -66,6 +71,7 @@ class LanguageModel:
     readout_init: Initializer | str = "glorot"
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
+    remat: Remat = "auto"
 
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no model."""
@@ -79,6 +85,7 @@ class LanguageModel:
                 "predicted; expected a cell without Bidirectional"
             )
         checks.fraction("LanguageModel: dropout", self.dropout)
+        check_options("auto", self.remat)
         if self.tied and self.embedding != self.cell.out_features:
             raise ValueError(
                 f"LanguageModel: tied needs embedding equal to the out_features of the cell, "
@@ -131,15 +138,20 @@ class LanguageModel:
         tokens: int[time, *batch]. key: draws the noise of this call; None is evaluation. lengths and
         resets are those of `sj.unroll`.
         """
-        cell_key, embedding_key, output_key = (
-            (None, None, None) if key is None else jax.random.split(key, 3)
-        )
-        cell = self.cell.deterministic() if key is None else self.cell
-        xs = self._drop(self.embed(params, tokens), embedding_key)
+        ids = jnp.asarray(tokens)
+        cell, cell_key, embedding_keys, output_keys = self._noise(key, ids.shape[0])
+        xs = self._drop(self.embed(params, ids), embedding_keys)
         state, ys = unroll(
-            cell, params.cell, xs, state, key=cell_key, lengths=lengths, resets=resets
+            cell,
+            params.cell,
+            xs,
+            state,
+            key=cell_key,
+            lengths=lengths,
+            resets=resets,
+            remat=self.remat,
         )
-        return state, self.readout(params, self._drop(ys, output_key))
+        return state, self.readout(params, self._drop(ys, output_keys))
 
     def step(
         self, params: LanguageModelParams, state: State, token: ArrayLike
@@ -157,10 +169,27 @@ class LanguageModel:
         The carry is the state of the cell. Metrics: "nats", the same mean, and "accuracy".
         """
         inputs, targets, mask, resets = (jnp.asarray(field) for field in batch)
-        carry, logits = self.apply(params, carry, inputs, key=key, resets=resets)
-        nats = losses.mean_over(losses.token_cross_entropy(logits, targets, mask=mask), mask)
-        accuracy = losses.mean_over(jnp.argmax(logits, axis=-1) == targets, mask)
-        return nats.value, (carry, {"nats": nats, "accuracy": accuracy})
+        cell, cell_key, embedding_keys, output_keys = self._noise(key, inputs.shape[0])
+
+        def measure(ys: Array, operands: Any) -> dict[str, Mean]:
+            targets, mask, keys = operands
+            logits = self.readout(params, self._drop(ys, keys))
+            nats = losses.token_cross_entropy(logits, targets, mask=mask)
+            right = jnp.argmax(logits, axis=-1) == targets
+            return {"nats": losses.mean_over(nats, mask), "accuracy": losses.mean_over(right, mask)}
+
+        carry, metrics = unroll_fold(
+            cell,
+            params.cell,
+            self._drop(self.embed(params, inputs), embedding_keys),
+            measure,
+            (targets, mask, output_keys),
+            carry,
+            key=cell_key,
+            resets=resets,
+            remat=self.remat,
+        )
+        return metrics["nats"].value, (carry, metrics)
 
     def embed(
         self, params: LanguageModelParams, tokens: ArrayLike
@@ -186,8 +215,23 @@ class LanguageModel:
         dtype = compute_dtype(self)
         return affine("LanguageModel: y", y, kernel, params.readout_bias, dtype)
 
-    def _drop(self, x: Array, key: Array | None) -> Array:
-        if key is None or self.dropout == 0:
+    def _noise(
+        self, key: Array | None, time: int
+    ) -> tuple[Cell, Array | None, Array | None, Array | None]:
+        """The cell of a run, the key of its noise, and a key for each embedding and each output."""
+        if key is None:
+            return self.cell.deterministic(), None, None, None
+        cell_key, embedding_key, output_key = jax.random.split(key, 3)
+        if self.dropout == 0:
+            return self.cell, cell_key, None, None
+        embedding_keys, output_keys = (
+            jax.random.split(k, time) for k in (embedding_key, output_key)
+        )
+        return self.cell, cell_key, embedding_keys, output_keys
+
+    def _drop(self, x: Array, keys: Key[Array, " time"] | None) -> Array:
+        """Each step under a mask by its own key, so that steps in pieces are dropped as all at once."""
+        if keys is None:
             return x
-        kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout, x.shape[1:]))(keys)
         return scale_kept(x, kept, self.dropout)

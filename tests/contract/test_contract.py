@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import pytest
 import seqjax as sj
 from seqjax.arithmetic import recurrent_matmul
 from seqjax.cell import noise_only
-from seqjax.unroll import driver, engines
+from seqjax.unroll import engines
 from tests.contract.registry import IN_FEATURES, REGISTRY, Entry, LeakySum, RunningMean
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -460,6 +461,26 @@ def test_gradient_and_tangent_agree_and_are_the_difference_quotient(name, case):
     # Two steps, so that the error of order step² cancels: what is left is rounding, 1e-16 / 1e-4.
     coarse, fine = ((value(s) - value(-s)) / (2 * s) for s in (2e-4, 1e-4))
     np.testing.assert_allclose(tangent, (4 * fine - coarse) / 3, rtol=1e-9, atol=1e-10)
+
+
+def test_what_reverse_mode_keeps_changes_no_gradient(case, monkeypatch):
+    """In segments of chunks, neither of which divides the time; with padding, cuts, and in reverse."""
+    monkeypatch.setattr(sys.modules["seqjax.unroll.chunked"], "CHUNK", 2)
+    state = case.state
+    if not case.entry.causal:
+        state = case.cell.initial_state(case.params, (BATCH,), key=case.key)
+    lengths, resets = jnp.asarray(LENGTHS), jnp.asarray(RESETS)
+
+    def gradient(**keeping):
+        def loss(params, xs, floating):
+            before = with_floats(state, floating)
+            options = {"lengths": lengths, "resets": resets, "reverse": True, **keeping}
+            return score(sj.unroll(case.cell, params, xs, before, **options))
+
+        of = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+        return of(case.params, jnp.asarray(case.xs), floats(state))
+
+    assert_close(gradient(remat=3), gradient(engine="scan", remat=None))
 
 
 def test_a_nan_in_one_document_does_not_reach_the_next(case):
