@@ -39,6 +39,7 @@ from seqjax.cells import SkipRNN as SkipRNN
 from seqjax.generate import generate as generate
 from seqjax.generate import score as score
 from seqjax.generate import stream as stream
+from seqjax.gradients import accumulated_tbptt as accumulated_tbptt
 from seqjax.gradients import bptt as bptt
 from seqjax.gradients import tbptt as tbptt
 from seqjax.summary import summary as summary

@@ -1,5 +1,7 @@
 """Ways to differentiate through time: gradients of one loss signature, and updates from them."""
 
+from seqjax.gradients.accumulated import AccumulatedTBPTT as AccumulatedTBPTT
+from seqjax.gradients.accumulated import accumulated_tbptt as accumulated_tbptt
 from seqjax.gradients.bptt import Gradient as Gradient
 from seqjax.gradients.bptt import GradientFn as GradientFn
 from seqjax.gradients.bptt import Loss as Loss

@@ -11,7 +11,7 @@ import seqjax as sj
 from seqjax.gradients import bptt, whole_batch
 from seqjax.losses import mean_over
 
-pytestmark = pytest.mark.usefixtures("standard_promotion")
+pytestmark = pytest.mark.usefixtures("quick_compilation", "standard_promotion")
 
 CELLS = {"lstm": sj.LSTM(5), "stack": sj.Stack((sj.GRU(4), sj.Elman(5)))}
 
@@ -164,8 +164,14 @@ def test_bad_input_is_named():
     for k1 in (0, -1, True):
         with pytest.raises(ValueError, match="tbptt: k1: expected a positive integer"):
             sj.tbptt(k1)
-    with pytest.raises(ValueError, match="k2 is 8 but k1 is 4"):
-        sj.tbptt(4, 8)
+    with pytest.raises(ValueError, match="tbptt: k2: expected a positive integer, got 0"):
+        sj.tbptt(4, 0)
+    with pytest.raises(
+        ValueError, match="weight is 'error', but with losses='new' a window has one"
+    ):
+        sj.tbptt(4, 8, weight="error")
+    with pytest.raises(ValueError, match="accumulated_tbptt: k1: expected a positive integer"):
+        sj.accumulated_tbptt(0)
     update = sj.tbptt(4)(loss, optimizer)
     with pytest.raises(ValueError, match=r"expected \[time, ...\] with one time for all"):
         update(params, opt_state, carry, (batch[0], batch[1][:-1]), None)
@@ -177,3 +183,43 @@ def test_bad_input_is_named():
     grows = sj.tbptt(4)(lambda p, c, b, k: (jnp.sum(p.bias), (carry, {})), optimizer)
     with pytest.raises(ValueError, match=r"gives back.* is float32\[3, 3\]; expected float16"):
         grows(params, opt_state, half, batch, None)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_losses_of_another_name_are_refused():
+    with pytest.raises(
+        ValueError, match="tbptt: losses: expected one of 'new', 'window', got 'all'"
+    ):
+        sj.tbptt(4, 8, losses="all")  # pyright: ignore[reportArgumentType] - refused by us as well
+
+
+@pytest.mark.parametrize("method", [sj.tbptt, sj.accumulated_tbptt])
+def test_a_window_longer_than_the_sequence_is_named(method):
+    """Asked for by name it is refused; `tbptt(k1)` alone takes what a pass leaves as a short window."""
+    loss, params, carry, batch = problem(sj.Elman(3))
+    optimizer = optax.sgd(0.1)
+    arguments = params, optimizer.init(params), carry, batch, None
+    for lengths, named in (((13, 13), "k1 is 13"), ((13, 4), "k1 is 13"), ((4, 13), "k2 is 13")):
+        message = f"tbptt: {named} but the batch has 12 steps; expected at most 12: .* whole_batch"
+        with pytest.raises(ValueError, match=message.replace(" whole", ".*whole")):
+            method(*lengths)(loss, optimizer)(*arguments)
+    whole = jax.jit(whole_batch(loss, optimizer))(*arguments)
+    for short in (method(13), method(12, 12), method(13, 20, short_batches=True)):
+        found = jax.jit(short(loss, optimizer))(*arguments)
+        chex.assert_trees_all_close(found.params, whole.params, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_loss_must_give_is_named():
+    loss, params, carry, batch = problem(sj.Elman(3))
+    gradient = lambda loss, weight=None: sj.accumulated_tbptt(4, 8, weight=weight).gradient(loss)
+    rows = lambda p, c, b, k: (jnp.zeros(3), loss(p, c, b, k)[1])
+    with pytest.raises(ValueError, match=r"the loss gives float32\[3\]; expected one real number"):
+        gradient(rows)(params, carry, batch, None)
+    with pytest.raises(ValueError, match=r"weight is 'nats'; expected .* one of \['error'\]"):
+        gradient(loss, "nats")(params, carry, batch, None)
+    each = sj.losses.Mean(jnp.ones(3), jnp.ones(3))
+    several = lambda p, c, b, k: (loss(p, c, b, k)[0], (c, {"each": each}))
+    with pytest.raises(
+        ValueError, match=r"'each', whose count has shape \(3,\); expected one number"
+    ):
+        gradient(several, "each")(params, carry, batch, None)

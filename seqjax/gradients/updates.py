@@ -1,0 +1,57 @@
+"""From gradients to updates: what every way to train gives, and one update for a whole batch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from seqjax.gradients.bptt import GradientFn, Loss, Metrics, bptt
+
+
+class Update(NamedTuple):
+    """What one call of an update function gives.
+
+    metrics: every `Mean` has a leading axis, one entry for each update of the parameters.
+    """
+
+    params: Any
+    opt_state: Any
+    carry: Any
+    metrics: Metrics
+
+
+UpdateFn: TypeAlias = Callable[[Any, Any, Any, Any, Array | None], Update]
+"""`update(params, opt_state, carry, batch, key) -> Update`; pure, for the caller to jit."""
+
+Method: TypeAlias = Callable[[Loss, optax.GradientTransformation], UpdateFn]
+"""How a loss and an optimizer become updates: `whole_batch`, or `tbptt(k1)`."""
+
+
+def apply_gradient(gradient: GradientFn, optimizer: optax.GradientTransformation) -> UpdateFn:
+    """One gradient over the batch, one update of the parameters; metrics as the gradient has them."""
+
+    def update(params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None) -> Update:
+        grads, carry, metrics = gradient(params, carry, batch, key)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return Update(optax.apply_updates(params, updates), opt_state, carry, metrics)
+
+    return update
+
+
+def update_once(gradient: GradientFn, optimizer: optax.GradientTransformation) -> UpdateFn:
+    """`apply_gradient` with the leading axis of one update in its metrics, as `fit` takes it."""
+    apply = apply_gradient(gradient, optimizer)
+
+    def update(params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None) -> Update:
+        result = apply(params, opt_state, carry, batch, key)
+        return result._replace(metrics=jax.tree.map(lambda m: jnp.asarray(m)[None], result.metrics))
+
+    return update
+
+
+def whole_batch(loss: Loss, optimizer: optax.GradientTransformation) -> UpdateFn:
+    """BPTT through each batch, then one update."""
+    return update_once(bptt(loss), optimizer)
