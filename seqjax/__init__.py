@@ -39,9 +39,17 @@ from seqjax.cells import SkipRNN as SkipRNN
 from seqjax.generate import generate as generate
 from seqjax.generate import score as score
 from seqjax.generate import stream as stream
+from seqjax.gradients import OnlineBatch as OnlineBatch
+from seqjax.gradients import OnlineParams as OnlineParams
 from seqjax.gradients import accumulated_tbptt as accumulated_tbptt
 from seqjax.gradients import bptt as bptt
+from seqjax.gradients import eprop as eprop
+from seqjax.gradients import online as online
+from seqjax.gradients import rflo as rflo
+from seqjax.gradients import rtrl as rtrl
+from seqjax.gradients import snap as snap
 from seqjax.gradients import tbptt as tbptt
+from seqjax.gradients import uoro as uoro
 from seqjax.summary import summary as summary
 from seqjax.unroll import explain as explain
 from seqjax.unroll import plan_memory as plan_memory

@@ -36,11 +36,15 @@ class Elman(PackedCell):
     y_t = h_t
 
     φ is `activation`: tanh, sigmoid, relu or identity. A readout is a head, not part of the cell.
+    With a `leak` α below 1 the units are leaky integrators, h_t = (1 - α) h_{t-1} + α φ(…), which forget
+    over 1 / α steps; the default of 1 is the plain network.
     W: [in_features, features], U: [features, features], b: [features].
     In stacked form the same network is h_t = φ([h_{t-1}, x_t] W̃ + b) with W̃ = [U; W].
 
-    Raises a ValueError for features below 1 and for an unknown activation or initialiser.
-    Reference: Elman 1990, "Finding structure in time".
+    Raises a ValueError for features below 1, a leak outside (0, 1], and an unknown activation or
+    initialiser.
+    References: Elman 1990, "Finding structure in time"; the leak: Jaeger, Lukoševičius, Popovici,
+    Siewert 2007, "Optimization and applications of echo state networks with leaky-integrator neurons".
     Choose it to learn how recurrence works, and for short memories: it is the smallest and fastest.
     """
 
@@ -51,6 +55,13 @@ class Elman(PackedCell):
     bias_init: Initializer | str = "zeros"
     param_dtype: DTypeLike = jnp.float32
     dtype: DTypeLike | None = None
+    leak: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse hyperparameters that make no cell."""
+        super().__post_init__()
+        if not checks.is_number(self.leak) or not 0 < self.leak <= 1:
+            raise ValueError(f"Elman: leak: expected a share in (0, 1], got {self.leak!r}")
 
     def init(self, key: Array, in_features: int) -> ElmanParams:
         """W by `input_init`, U by `recurrent_init`, b by `bias_init`."""
@@ -65,8 +76,10 @@ class Elman(PackedCell):
     def gate(
         self, gate_params: tuple[()], z: Array, r: Array, state: ElmanState
     ) -> tuple[ElmanState, Array]:
-        """h_t = φ(z_t + r_t)."""
+        """h_t = φ(z_t + r_t), of which a leak lets in its share."""
         h = activate(self.activation, z + r)
+        if self.leak != 1:
+            h = (1 - float(self.leak)) * state.h + float(self.leak) * h
         state = ElmanState(h)
         return state, self.emit(state)
 

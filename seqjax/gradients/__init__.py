@@ -8,6 +8,20 @@ from seqjax.gradients.bptt import Loss as Loss
 from seqjax.gradients.bptt import Metrics as Metrics
 from seqjax.gradients.bptt import bptt as bptt
 from seqjax.gradients.bptt import with_loss as with_loss
+from seqjax.gradients.eprop import eprop as eprop
+from seqjax.gradients.online import OnlineBatch as OnlineBatch
+from seqjax.gradients.online import OnlineMethod as OnlineMethod
+from seqjax.gradients.online import online as online
+from seqjax.gradients.online_rule import Online as Online
+from seqjax.gradients.online_rule import OnlineParams as OnlineParams
+from seqjax.gradients.online_rule import OnlineStep as OnlineStep
+from seqjax.gradients.online_rule import Rule as Rule
+from seqjax.gradients.online_rule import Signal as Signal
+from seqjax.gradients.online_rule import StepLoss as StepLoss
+from seqjax.gradients.rflo import rflo as rflo
+from seqjax.gradients.rtrl import rtrl as rtrl
+from seqjax.gradients.snap import SnAp as SnAp
+from seqjax.gradients.snap import snap as snap
 from seqjax.gradients.tbptt import TBPTT as TBPTT
 from seqjax.gradients.tbptt import Method as Method
 from seqjax.gradients.tbptt import Update as Update
@@ -15,3 +29,4 @@ from seqjax.gradients.tbptt import UpdateFn as UpdateFn
 from seqjax.gradients.tbptt import apply_gradient as apply_gradient
 from seqjax.gradients.tbptt import tbptt as tbptt
 from seqjax.gradients.tbptt import whole_batch as whole_batch
+from seqjax.gradients.uoro import uoro as uoro

@@ -25,6 +25,15 @@ def elman_row(activation, W, U, b, x, h):
     return hs, hs[-1]
 
 
+def leaky_row(leak, W, U, b, x, h):
+    """h_t = (1 - α) h_{t-1} + α tanh(x_t W + h_{t-1} U + b) (Jaeger et al. 2007, equation 3)."""
+    hs = []
+    for x_t in x:
+        h = (1 - leak) * h + leak * np.tanh(x_t @ W + h @ U + b)
+        hs.append(h)
+    return np.array(hs), h
+
+
 def preactivation_row(activation, inputs, V, W, theta, x, h):
     hs = oracles.preactivation(V, W, theta, activation, inputs, x, h)
     return ACTIVATIONS[activation].value(hs), hs[-1]
@@ -48,6 +57,27 @@ def preactivation(activation, inputs):
 @pytest.mark.parametrize("activation", ELMAN)
 def test_elman_and_all_its_gradients_are_those_of_the_equations(activation, x64):
     comparison.assert_follows_the_equations(ELMAN[activation])
+
+
+@pytest.mark.parametrize("leak", [0.3, 1.0])
+def test_a_leaky_network_and_all_its_gradients_are_those_of_the_equations(leak, x64):
+    cell = sj.Elman(FEATURES, leak=leak)
+    comparison.assert_follows_the_equations(Comparison(cell, functools.partial(leaky_row, leak)))
+
+
+def test_without_a_leak_the_network_is_the_plain_one_to_the_bit(key):
+    assert sj.Elman(5) == sj.Elman(5, leak=1.0)
+    W, U, b = params = sj.Elman(5, bias_init="uniform_fan_in").init(key, 4)
+    x, h = jax.random.normal(key, (3, 4)), jax.random.normal(key, (3, 5))
+    state, _ = sj.Elman(5).step(params, sj.Elman(5).initial_state(params)._replace(h=h), x)
+    np.testing.assert_array_equal(state.h, jnp.tanh((x @ W + b[None]) + h @ U))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_leak_is_a_share():
+    for leak in (0.0, -0.1, 1.5, float("nan"), True, "much"):
+        with pytest.raises(ValueError, match=r"Elman: leak: expected a share in \(0, 1\], got"):
+            sj.Elman(3, leak=leak)  # pyright: ignore[reportArgumentType] - the wrong type is the test
 
 
 @pytest.mark.parametrize(("activation", "inputs"), [("tanh", "identity"), ("sigmoid", "tanh")])

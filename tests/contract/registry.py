@@ -99,6 +99,10 @@ def _elman(param_dtype: Any, dtype: Any) -> sj.Cell:
     return sj.Elman(3, bias_init="uniform_fan_in", param_dtype=param_dtype, dtype=dtype)
 
 
+def _leaky_elman(param_dtype: Any, dtype: Any) -> sj.Cell:
+    return sj.Elman(3, leak=0.3, param_dtype=param_dtype, dtype=dtype)
+
+
 def _irnn(param_dtype: Any, dtype: Any) -> sj.Cell:
     # Inputs of size 1, so that few units lie near the kink of relu.
     return sj.IRNN(3, scale=0.9, input_stddev=1.0, param_dtype=param_dtype, dtype=dtype)
@@ -279,6 +283,7 @@ def _layer_norm_of_zoneout(param_dtype: Any, dtype: Any) -> sj.Cell:
 
 REGISTRY: dict[str, Entry] = {
     "Elman": Entry(_elman, gated=True, leaf=True),
+    "leaky Elman": Entry(_leaky_elman, gated=True, leaf=True),
     "IRNN": Entry(_irnn, gated=True, leaf=True),
     "PreActivationRNN": Entry(_preactivation, gated=True, leaf=True),
     "LSTM": Entry(_lstm, gated=True, leaf=True),
