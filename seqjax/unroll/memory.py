@@ -184,7 +184,7 @@ def _size(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _readable(size: float) -> str:
+def _readable(size: int) -> str:
     """Bytes with three digits and a unit."""
     units = ("B", "kB", "MB", "GB", "TB")
     power = min(len(units) - 1, int(math.log10(max(1, size)) // 3))
