@@ -167,9 +167,6 @@ def _backward(cell: GatedCell, reverse: bool, kept: Kept, cotangents: Any) -> An
 _run.defvjp(_keep, _backward, symbolic_zeros=True)
 
 
-_run.defvjp(_keep, _backward, symbolic_zeros=True)
-
-
 def _before(chunk: State, earliest: Array, kept: Kept, reverse: bool) -> State:
     """s_{t-1} of each step of a chunk of s_t that lies from its last step, in the walk, to its first."""
     steps = kept.steps.x.shape[0]
