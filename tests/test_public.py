@@ -48,7 +48,9 @@ def test_the_names_that_other_code_depends_on_are_there():
     wrappers = {"Stack", "Bidirectional", "Residual", "Dropout", "drop_weights"}
     wrappers |= {"RecurrentDropout", "Zoneout", "LayerNorm", "LearnedState"}
     contract = {"Cell", "GatedCell", "LinearCell", "Layered", "as_gated", "as_linear"}
-    functions = {"unroll", "unroll_with_info", "explain", "summary", "bptt", "tbptt"}
+    functions = {"unroll", "unroll_with_info", "unroll_fold", "plan_memory", "explain", "summary"}
+    functions |= {"bptt", "tbptt", "accumulated_tbptt", "diagnose", "diagnostics"}
+    functions |= {"rtrl", "snap", "uoro", "rflo", "eprop", "online", "OnlineParams", "OnlineBatch"}
     text = {"generate", "stream", "score", "data", "models", "losses", "optim", "training"}
     names = cells | wrappers | contract | functions | text
     assert [name for name in names if not hasattr(seqjax, name)] == []

@@ -26,8 +26,11 @@ class Update(NamedTuple):
 UpdateFn: TypeAlias = Callable[[Any, Any, Any, Any, Array | None], Update]
 """`update(params, opt_state, carry, batch, key) -> Update`; pure, for the caller to jit."""
 
-Method: TypeAlias = Callable[[Loss, optax.GradientTransformation], UpdateFn]
-"""How a loss and an optimizer become updates: `whole_batch`, or `tbptt(k1)`."""
+Method: TypeAlias = Callable[[Any, optax.GradientTransformation], UpdateFn]
+"""How a loss and an optimizer become updates: `whole_batch`, `tbptt(k1, k2)`, `accumulated_tbptt(k1, k2)`.
+
+The loss is a `Loss`; that of `online(cell, rule)` is a `StepLoss`.
+"""
 
 
 def apply_gradient(gradient: GradientFn, optimizer: optax.GradientTransformation) -> UpdateFn:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from seqjax import checks
-from seqjax.gradients import Loss, Method, Metrics, UpdateFn, whole_batch
+from seqjax.gradients import Loss, Method, Metrics, StepLoss, UpdateFn, whole_batch
 from seqjax.training.display import Display, describe
 from seqjax.training.folder import RunFolder
 from seqjax.training.interrupt import Interrupt
@@ -30,7 +30,7 @@ class FitResult(NamedTuple):
 
 
 def fit(
-    loss: Loss,
+    loss: Loss | StepLoss,
     optimizer: optax.GradientTransformation,
     state: TrainState,
     batches: Iterable[Any],
@@ -46,12 +46,15 @@ def fit(
 ) -> FitResult:
     """Train until `steps` batches are done, from `state` or from the newest checkpoint.
 
-    loss: `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`.
+    loss: `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`; for `sj.online` the loss of one
+        step, `step_loss(head, y, target) -> scalar`.
     state: `TrainState.create(params, optimizer, key, carry)`.
     batches: an endless iterator, or a collection that is gone through again and again. With a
         `directory` it needs `get_state()` and `set_state(state)` in JSON values, as `sj.data.Windows`
         has them, so that a resumed run goes on at the same place in the data.
-    method: how a batch becomes updates: `whole_batch` (BPTT, one update), or `sj.tbptt(k1)`.
+    method: how a batch becomes updates: `whole_batch` (BPTT, one update), `sj.tbptt(k1, k2)`,
+        `sj.accumulated_tbptt(k1, k2)`, or `sj.online(cell, rule)`. Where the last batch of a pass is
+        short, as that of `sj.data.Windows` is, a k2 wants `short_batches=True`.
     evaluate: metrics for params, asked every `evaluate_every` steps (None: only at the end).
         `on_evaluation(state)` may then give a text to show, a sample for instance. What they are
         given is taken over by the next step: copy what you keep.
