@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from seqjax import data as data
+from seqjax import diagnostics as diagnostics
 from seqjax import initializers as initializers
 from seqjax import losses as losses
 from seqjax import models as models
@@ -36,6 +37,7 @@ from seqjax.cells import MinLSTM as MinLSTM
 from seqjax.cells import PeepholeLSTM as PeepholeLSTM
 from seqjax.cells import PreActivationRNN as PreActivationRNN
 from seqjax.cells import SkipRNN as SkipRNN
+from seqjax.diagnostics import diagnose as diagnose
 from seqjax.generate import generate as generate
 from seqjax.generate import score as score
 from seqjax.generate import stream as stream

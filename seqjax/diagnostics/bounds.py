@@ -1,0 +1,67 @@
+"""The bound on how fast a gradient can grow, and must vanish, in a simple network."""
+
+import functools
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from seqjax.activations import Activation
+from seqjax.arithmetic import accumulator
+from seqjax.cell import Cell, Params
+from seqjax.cells.elman import Elman, PreActivationRNN
+from seqjax.diagnostics.layers import leaves
+
+STEEPEST: dict[Activation, float] = {"tanh": 1.0, "sigmoid": 0.25, "relu": 1.0, "identity": 1.0}
+"""γ = sup |φ'|."""
+
+
+def factor(cell: Cell, params: Params) -> Float[Array, ""] | None:
+    """γ‖U‖, with ‖U‖ the largest singular value: a step multiplies no gradient by more.
+
+    As ∂s_t/∂s_{t-1} = diag(φ'(a_t)) Uᵀ, and Wᵀ diag(φ'(h_{t-1})) where the state is the pre-activation.
+    With a leak α it is 1 - α + α γ‖U‖.
+    γ = sup|φ'| is 1 for tanh, relu and identity and ¼ for the logistic function. Below 1 the gradient
+    must vanish; above 1 it may explode, but need not.
+
+    None for a cell that has no such simple bound: any but `sj.Elman` (with `sj.IRNN`) and
+    `sj.PreActivationRNN`, alone or in `sj.Dropout`, `sj.Residual` or `sj.LearnedState`. The product of
+    the gates and the state of an LSTM has none that its weights alone would give.
+
+    Reference: Pascanu, Mikolov, Bengio 2013, section 2.1.
+
+    >>> import jax, seqjax as sj
+    >>> cell = sj.Elman(features=8, activation="sigmoid")  # U is orthogonal
+    >>> print(f"{factor(cell, cell.init(jax.random.key(0), in_features=2)):.2f}")
+    0.25
+    """
+    found = leaves(cell, params)
+    if len(found) != 1 or not found[0].plain:
+        return None
+    return _factor(found[0].cell, found[0].params)
+
+
+def bound(cell: Cell, params: Params, lags: Float[Array, " lags"]) -> Float[Array, " lags"] | None:
+    """(γ‖U‖)^ℓ ≥ ‖∂s_t/∂s_{t-ℓ}‖ for each lag ℓ; None where `factor` is."""
+    base = factor(cell, params)
+    return None if base is None else jnp.power(base, lags.astype(base.dtype))
+
+
+@functools.singledispatch
+def _factor(cell: Cell, params: Params) -> Float[Array, ""] | None:
+    return None
+
+
+@_factor.register
+def _(cell: Elman, params: Params) -> Float[Array, ""]:
+    leak = float(cell.leak)
+    return 1 - leak + leak * STEEPEST[cell.activation] * _spectral_norm(params.recurrent_kernel)
+
+
+@_factor.register
+def _(cell: PreActivationRNN, params: Params) -> Float[Array, ""]:
+    return STEEPEST[cell.activation] * _spectral_norm(params.recurrent_kernel)
+
+
+def _spectral_norm(matrix: Array) -> Float[Array, ""]:
+    """The largest singular value, in at least float32."""
+    return jnp.linalg.norm(matrix.astype(accumulator(matrix.dtype)), ord=2)

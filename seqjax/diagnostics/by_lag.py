@@ -1,0 +1,308 @@
+"""The gradient split by lag: how much of ∂L/∂θ comes from how far back."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+
+from seqjax import checks
+from seqjax.arithmetic import accumulator, where_rows
+from seqjax.cell import Cell, Params, State
+from seqjax.diagnostics.norms import norm
+from seqjax.diagnostics.trajectory import (
+    Trajectory,
+    as_rows,
+    check_finite,
+    evenly,
+    step_vector,
+    walk,
+)
+from seqjax.real_vector import to_vector
+
+FULL_RESOLUTION = 512 * 64
+"""Steps times entries of a row's state up to which, by default, every step of the loss is followed."""
+
+SAMPLED_TIMES = 16
+"""How many steps of the loss are followed beyond that."""
+
+MOST_NUMBERS = 2**25
+"""Gradients of all lags are kept up to this many numbers, 128 MiB in float32."""
+
+
+class Flow(NamedTuple):
+    """∂L/∂θ = Σ_ℓ G_ℓ, split by the lag ℓ between a step of the loss and a use of the weights.
+
+    lags: ℓ = 0 … T. The lag T has only what comes through an initial state that depends on θ.
+    gradient: Σ_ℓ G_ℓ as one backward pass gives it, of the form of params: ∂L/∂θ where `exact`.
+    by_lag: G_ℓ, each leaf of params with a leading axis of lags; None where that is too large.
+    norms: ‖G_ℓ‖ of each leaf of params, [lags].
+    shares: ⟨G_ℓ, G⟩ / ‖G‖² of each leaf, [lags]: how much of the gradient lag ℓ brings, of either
+        sign; they sum to 1 (all are 0 where the gradient is).
+    rest: ‖G_{ℓ+1} + G_{ℓ+2} + …‖ / ‖G‖ of each leaf, [lags]: the relative error of a gradient that is
+        truncated after lag ℓ. Its last entry is what rounding leaves of the identity above.
+    total_shares, total_rest: the same over all leaves together, [lags].
+    times: the steps of the loss that are followed, counted from 0 as in `xs[t]`.
+    state_norms: [times, time], entry [i, k] is ‖∂L_t/∂s‖ with t = times[i] and s the state that step k
+        starts from, 0 for k > t. L_t is the loss as far as it sees y_t, and the norm is over all rows.
+    lag_norms: [times, lags], the same by lag: entry [i, ℓ] for the state that lies ℓ steps before the
+        end of step t, so that ℓ = 1 is the state that step t starts from. 0 where ℓ is 0 or > t + 1.
+    exact: every step at which the loss enters is followed, in every row. If not, everything here is of
+        a sample: the loss of `times` and of `rows` alone.
+    rows: the rows of the batch that are followed, [rows], all its axes taken as one.
+    """
+
+    lags: np.ndarray
+    gradient: Params
+    by_lag: Params
+    norms: Params
+    shares: Params
+    rest: Params
+    total_shares: Float[Array, " lags"]
+    total_rest: Float[Array, " lags"]
+    times: np.ndarray
+    state_norms: Float[Array, "times time"]
+    lag_norms: Float[Array, "times lags"]
+    exact: bool
+    rows: np.ndarray
+
+    def reach(self, left: float = 0.01) -> int:
+        """The smallest lag after which no truncation loses more than `left` of the gradient.
+
+        Later terms may cancel one another, so this is not where `total_rest` first falls so low.
+        """
+        too_much = np.flatnonzero(~(np.asarray(self.total_rest) <= left))
+        return 0 if too_much.size == 0 else int(min(too_much[-1] + 1, self.lags[-1]))
+
+    def mean_norms(self) -> np.ndarray:
+        """[lags]: the mean of `lag_norms` over the steps of the loss that have so long a past."""
+        norms = np.asarray(self.lag_norms, np.float64)
+        reached = (self.lags[None] > 0) & (self.lags[None] <= self.times[:, None] + 1)
+        return np.where(reached, norms, 0).sum(axis=0) / np.maximum(reached.sum(axis=0), 1)
+
+    def __str__(self) -> str:
+        """A table with a line for each power of two, and where the numbers come from."""
+        shown = [0, *(2**i for i in range(32) if 2**i < self.lags[-1]), int(self.lags[-1])]
+        together = np.cumsum(np.asarray(self.total_shares))
+        norms = self.mean_norms()
+        lines = [
+            "   lag  of the gradient   so far   left after it   gradient of the state",
+            *(
+                f"{lag:>6}  {self.total_shares[lag]:>15.2%}  {together[lag]:>7.1%}"
+                f"  {self.total_rest[lag]:>13.2%}   {format(norms[lag], '.3g') if lag else '–':>21}"
+                for lag in dict.fromkeys(shown)
+            ),
+        ]
+        return "\n".join([*lines, self.seen])
+
+    @property
+    def seen(self) -> str:
+        """What the numbers are of, in words."""
+        if self.exact:
+            return "exact: every step at which the loss enters, every row"
+        times, rows = ", ".join(map(str, self.times)), ", ".join(map(str, self.rows))
+        return f"a sample: the loss at steps {times}, rows {rows} of the batch"
+
+
+def flow(
+    cell: Cell,
+    params: Params,
+    xs: ArrayLike,
+    loss: Callable[[Array], Array],
+    state: State = None,
+    *,
+    key: Key[Array, ""] | None = None,
+    times: int | None = None,
+    rows: int | None = None,
+) -> Flow:
+    """∂L/∂θ = Σ_t Σ_{k≤t} (∂L_t/∂s_t) (∂s_t/∂s_{t-1} ⋯ ∂s_{k+1}/∂s_k) (∂⁺s_k/∂θ), gathered by ℓ = t - k
+
+    where ∂⁺ holds s_{k-1} fixed. The loss enters at step t through y_t, by ∂L/∂y_t, and y_t comes out
+    of step t: lag 0 is all that θ does inside that step. With s_{k-1} fixed, one factor more leads from
+    the end of a step to its start:
+
+    δ⁽⁰⁾_t = (∂L/∂y_t) ∂y_t/∂s_{t-1},   δ⁽ˡ⁾_{k-1} = δ⁽ˡ⁻¹⁾_k ∂s_k/∂s_{k-1}
+
+    for all t at once, in a scan over lags. A state that is made from params, as that of
+    `sj.LearnedState`, counts as the step before the first.
+
+    xs: [time, *batch, in_features]. loss: a scalar from ys [time, *batch, out_features]; targets and
+    head are closed over, and it need not be a sum over steps. state, key: as in `sj.unroll`.
+    times: follow the loss of at most so many steps, evenly spaced among those at which it enters. None
+        is all of them for time · state up to 512 · 64, and 16 beyond. A loss at the last step alone has
+        one such step, and is exact however long the sequence is.
+    rows: follow at most so many rows of the batch; None is all.
+
+    Costs as many backward passes as steps are followed. `str` of the result is a table. The steps are
+    chosen by their values, so this function is not for `jax.jit`; what it computes is jitted.
+
+    Raises a ValueError for a cell that is not causal, states or ∂L/∂y that are not finite, sizes below
+    1, and what `sj.unroll` refuses.
+    Reference: Pascanu, Mikolov, Bengio 2013, equations 3 to 5.
+
+    >>> import jax, jax.numpy as jnp, seqjax as sj
+    >>> cell = sj.GRU(features=4)
+    >>> params = cell.init(jax.random.key(0), in_features=2)
+    >>> loss = lambda ys: jnp.mean(ys**2)
+    >>> flow = sj.diagnostics.flow(cell, params, jnp.ones((9, 3, 2)), loss)
+    >>> bool(jnp.allclose(jnp.sum(flow.total_shares), 1.0)), flow.exact
+    (True, True)
+    """
+    for name, value in (("times", times), ("rows", rows)):
+        if value is not None:
+            checks.positive(f"flow: {name}", value)
+    path = walk("flow", cell, params, xs, state, key)
+    check_finite("flow", path)
+    injected = injections("flow", path, loss)
+    bad = first_bad_injection(injected)
+    if bad is not None:
+        raise ValueError(
+            f"flow: loss: ∂L/∂y is not finite at step {bad}; expected a loss with a finite gradient"
+        )
+    initial = key if state is None else None
+    return split(cell, params, path, injected, times, rows, state is None, initial)
+
+
+def injections(name: str, path: Trajectory, loss: Callable[[Array], Array]) -> Array:
+    """∂L/∂y, [time, rows, out_features]; a ValueError where L is no scalar."""
+    time, _, width = path.ys.shape
+    ys = path.ys.reshape(time, *path.batch_shape, width)
+    value = jax.eval_shape(loss, ys)
+    if getattr(value, "shape", None) != ():
+        raise ValueError(f"{name}: loss: expected a scalar from ys {ys.shape}, got {value}")
+    return as_rows(jax.jit(jax.grad(loss))(ys), len(path.batch_shape), leading=1)
+
+
+def first_bad_injection(injected: Array) -> int | None:
+    """The first step at which ∂L/∂y is not finite, or None."""
+    bad = np.flatnonzero(~np.asarray(jnp.all(jnp.isfinite(injected), axis=(1, 2))))
+    return int(bad[0]) if bad.size else None
+
+
+def split(
+    cell: Cell,
+    params: Params,
+    path: Trajectory,
+    injected: Array,
+    most_times: int | None,
+    most_rows: int | None,
+    initial: bool,
+    key: Array | None,
+    keep: bool = True,
+) -> Flow:
+    """`flow` of a run that is there, with ∂L/∂y.
+
+    initial: s_0 is made from params, its noise by `key`. keep: G_ℓ too, unless it is too large.
+    """
+    time = path.xs.shape[0]
+    entering = np.flatnonzero(np.asarray(jnp.any(injected != 0, axis=(1, 2))))
+    if most_times is None and time * path.entries > FULL_RESOLUTION:
+        most_times = SAMPLED_TIMES
+    times = entering[evenly(len(entering), most_times)]
+    rows = evenly(path.xs.shape[1], most_rows)
+    numbers = (time + 1) * sum(leaf.size for leaf in jax.tree.leaves(params))
+    found = _by_lag(
+        cell,
+        params,
+        path.take_rows(rows)._replace(batch_shape=()),
+        injected[:, rows][times],
+        jnp.asarray(times, jnp.int32),
+        jnp.asarray(rows, jnp.int32),
+        key,
+        batch_shape=path.batch_shape,
+        initial=initial,
+        keep=keep and numbers <= MOST_NUMBERS,
+    )
+    exact = len(times) == len(entering) and len(rows) == path.xs.shape[1]
+    return Flow(lags=np.arange(time + 1), times=times, rows=rows, exact=exact, **found)
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "batch_shape", "initial", "keep"))
+def _by_lag(cell, params, path, injected, times, rows, key, *, batch_shape, initial, keep):
+    """All of a `Flow` that is computed on the device."""
+    time = path.xs.shape[0]
+
+    def first(params):
+        """s_0 as a function of θ."""
+        if not initial:
+            return path.start
+        state = as_rows(cell.initial_state(params, batch_shape, key=key), len(batch_shape))
+        return jax.tree.map(lambda leaf: leaf[rows], state)
+
+    def outputs(params):
+        """The y that are followed, by a run of their own."""
+        _, ys = lax.scan(lambda s, x: cell.step(params, s, x), first(params), path.xs)
+        return ys[times]
+
+    _, pull_outputs = jax.vjp(outputs, params)
+    (gradient,) = pull_outputs(injected)
+    sizes = jax.tree.map(norm, gradient)
+    direction = jax.tree.map(
+        lambda g, size: _wide(g) / jnp.where(size > 0, size, 1), gradient, sizes
+    )
+
+    _, pull_start = jax.vjp(lambda params: to_vector(first(params), 1), params)
+
+    def lag_of_all(carry, lag):
+        δ, rest = carry
+        k = times - lag
+        inside = jnp.broadcast_to((k >= 0)[:, None], δ.shape[:2])
+        before, x = jax.tree.map(lambda a: a[jnp.maximum(k, 0)], (path.before, path.xs))
+        step = lambda params, s: step_vector(cell, params, before, s, x)
+        _, pull = jax.vjp(step, params, to_vector(before, 2))
+        δ_y = jnp.where(lag == 0, injected, jnp.zeros_like(injected))
+        term, δ_before = pull((where_rows(inside, δ, jnp.zeros_like(δ)), δ_y))
+        if initial:
+            at_start = jnp.broadcast_to((k == -1)[:, None], δ.shape[:2])
+            (made,) = pull_start(jnp.sum(where_rows(at_start, δ, jnp.zeros_like(δ)), axis=0))
+            term = jax.tree.map(jnp.add, term, made)
+        rest = jax.tree.map(lambda r, g: r - _wide(g), rest, term)
+        of_term = (
+            jax.tree.map(norm, term),
+            jax.tree.map(lambda g, d: jnp.sum(_wide(g) * d), term, direction),
+            jax.tree.map(norm, rest),
+            where_rows(k >= 0, norm(δ_before, (1, 2)), jnp.zeros(k.shape, _wide(δ).dtype)),
+            term if keep else None,
+        )
+        return (δ_before, rest), of_term
+
+    δ = jnp.zeros((len(times), *to_vector(path.start, 1).shape), to_vector(path.start, 1).dtype)
+    start = (δ, jax.tree.map(_wide, gradient))
+    _, (norms, along, left, pulled, by_lag) = lax.scan(
+        lag_of_all, start, jnp.arange(time + 1, dtype=jnp.int32)
+    )
+
+    total = norm(jnp.stack(jax.tree.leaves(sizes)))
+    parts = jax.tree.map(lambda a, size: _over(a, total) * _over(size, total), along, sizes)
+    lefts = jnp.stack([_over(r, total) for r in jax.tree.leaves(left)])
+    # What step t - ℓ starts from lies ℓ + 1 steps before the end of step t.
+    lag_norms = jnp.concatenate([jnp.zeros_like(pulled[:1]), pulled[:-1]]).T
+    lag_of_step = times[:, None] - jnp.arange(time, dtype=jnp.int32)[None] + 1
+    state_norms = jnp.take_along_axis(lag_norms, jnp.clip(lag_of_step, 0), axis=1)
+    return {
+        "gradient": gradient,
+        "by_lag": by_lag,
+        "norms": norms,
+        "shares": jax.tree.map(_over, along, sizes),
+        "rest": jax.tree.map(_over, left, sizes),
+        "total_shares": jnp.sum(jnp.stack(jax.tree.leaves(parts)), axis=0),
+        "total_rest": norm(lefts, 0),
+        "state_norms": state_norms,
+        "lag_norms": lag_norms,
+    }
+
+
+def _wide(x: Array) -> Array:
+    """In at least float32, in which sums over lags are kept."""
+    return x.astype(accumulator(x.dtype))
+
+
+def _over(x: Array, size: Array) -> Array:
+    """X / size, and 0 where the size is."""
+    size = jnp.broadcast_to(size.astype(x.dtype), x.shape)
+    return jnp.where(size > 0, x / jnp.where(size > 0, size, 1), 0)

@@ -1,0 +1,108 @@
+"""Lyapunov exponents: how fast nearby states part or meet, on the average over a long run."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Key
+
+from seqjax import checks
+from seqjax.cell import Cell, Params, State
+from seqjax.diagnostics.products import orthonormal
+from seqjax.diagnostics.trajectory import Trajectory, check_finite, evenly, step_vector, walk
+from seqjax.real_vector import to_vector
+
+LEADING = 4
+"""How many exponents are computed by default."""
+
+
+class Lyapunov(NamedTuple):
+    """The leading exponents, in nats per step, the largest first.
+
+    exponents: [rows, count], for each row of the batch. -∞ says that a direction is lost for good.
+    steps: how many steps they are averaged over.
+    """
+
+    exponents: Float[Array, "rows count"]
+    steps: int
+
+
+def lyapunov(
+    cell: Cell,
+    params: Params,
+    xs: ArrayLike,
+    state: State = None,
+    *,
+    key: Key[Array, ""] | None = None,
+    count: int | None = LEADING,
+    align: int | None = None,
+    rows: int | None = None,
+) -> Lyapunov:
+    """Q_t R_t = D_t Q_{t-1},   D_t = ∂s_t/∂s_{t-1}
+    λ_i = 1/T Σ_t log |R_{t,ii}|
+
+    λ_1 > 0: nearby states part, and gradients explode in that direction; λ_1 < 0: they meet, and all
+    gradients vanish. e^{λ_i} is the mean factor of one step. Q_0 is random and needs some steps to turn
+    into the leading directions: they are run and not counted.
+
+    xs, state, key: as in `sj.unroll`; the state counts as one real vector.
+    count: how many exponents; None is the whole spectrum. align: steps that are not counted, a tenth of
+    them by default. rows: at most so many rows of the batch.
+    Costs `count` directions of forward mode and a QR of [entries, count] at each step.
+
+    Raises a ValueError for a cell that is not causal, states that are not finite, sizes that are out of
+    range, and what `sj.unroll` refuses.
+    References: Benettin, Galgani, Giorgilli, Strelcyn 1980; of recurrent networks: Engelken, Wolf,
+    Abbott 2023, "Lyapunov spectra of chaotic recurrent neural networks".
+
+    >>> import jax, jax.numpy as jnp, seqjax as sj
+    >>> cell = sj.IRNN(features=4, scale=0.5)
+    >>> params = cell.init(jax.random.key(0), in_features=2)
+    >>> state = jax.tree.map(lambda h: h + 1, cell.initial_state(params))
+    >>> print(jnp.exp(lyapunov(cell, params, jnp.zeros((9, 2)), state, count=2).exponents))
+    [[0.5 0.5]]
+    """
+    for name, value in (("count", count), ("rows", rows)):
+        if value is not None:
+            checks.positive(f"lyapunov: {name}", value)
+    path = walk("lyapunov", cell, params, xs, state, key)
+    check_finite("lyapunov", path)
+    time = path.xs.shape[0]
+    align = time // 10 if align is None else align
+    if not 0 <= align < time:
+        raise ValueError(
+            f"lyapunov: align: expected fewer than the {time} steps that there are, got {align}"
+        )
+    path = path.take_rows(evenly(path.xs.shape[1], rows))
+    return exponents_of(cell, params, path, count, align)
+
+
+def exponents_of(
+    cell: Cell, params: Params, path: Trajectory, count: int | None, align: int
+) -> Lyapunov:
+    """`lyapunov` of a run that is there, over all its rows."""
+    size = path.entries
+    count = size if count is None else min(count, size)
+    growth = _growth(cell, params, path.start, path.before, path.xs, count)
+    counted = growth[align:]
+    return Lyapunov(jnp.mean(counted, axis=0), counted.shape[0])
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "count"))
+def _growth(cell, params, start, before, xs, count):
+    """The logarithms of |R_{t,ii}|, [time, rows, count]."""
+    like = to_vector(start, 1)
+
+    def one_step(Q, inputs):
+        state, x = inputs
+        step = lambda s: step_vector(cell, params, state, s, x)[0]
+        _, push = jax.linearize(step, to_vector(state, 1))
+        moved = jax.vmap(push)(jnp.moveaxis(Q, 2, 0))
+        Q, R = jnp.linalg.qr(jnp.moveaxis(moved, 0, 2))
+        return Q, jnp.log(jnp.abs(jnp.diagonal(R, axis1=1, axis2=2)))
+
+    Q = orthonormal(like.shape[1], count, like.dtype)
+    return lax.scan(one_step, jnp.broadcast_to(Q[None], (like.shape[0], *Q.shape)), (before, xs))[1]

@@ -1,0 +1,96 @@
+"""Singular values and spectral radius of the recurrent matrices, gate by gate."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqjax.cell import Cell, Params, as_gated
+from seqjax.diagnostics.layers import label, leaves
+
+
+class Matrix(NamedTuple):
+    """One recurrent matrix: that of one gate of one layer, and of one head where there are heads.
+
+    name: "U", "U of gate 0" in the packed order of the cell, "layers[1] U of gate 0, head 2".
+    singular_values: the largest first.
+    radius: the largest |eigenvalue|; None where the matrix is not square.
+    """
+
+    name: str
+    singular_values: np.ndarray
+    radius: float | None
+
+
+class Spectrum(NamedTuple):
+    """The recurrent matrices of a cell; prints as a table."""
+
+    matrices: tuple[Matrix, ...]
+
+    def __str__(self) -> str:
+        """One line for each matrix."""
+        lines = ["radius  largest σ  median σ  smallest σ  matrix"]
+        for matrix in self.matrices:
+            s = matrix.singular_values
+            radius = "     –" if matrix.radius is None else f"{matrix.radius:6.3f}"
+            lines.append(
+                f"{radius}  {s[0]:9.3f}  {np.median(s):8.3f}  {s[-1]:10.3f}  {matrix.name}"
+            )
+        return "\n".join(lines)
+
+
+def spectrum(cell: Cell, params: Params) -> Spectrum:
+    """The singular values and the spectral radius of each U, in float64, on the host.
+
+    The radius says whether U alone, again and again, grows or shrinks what it multiplies; the largest
+    singular value by how much one step may. Packed gates are taken apart, since it is one gate's matrix
+    that meets the state. A diagonal recurrence is one diagonal matrix for each gate. Cells without a
+    recurrent matrix (`sj.MinGRU`, `sj.LRU`, a user's own) have no entry; of an LRU |λ| is the decay.
+
+    >>> import jax, seqjax as sj
+    >>> cell = sj.Elman(features=8)
+    >>> print(sj.diagnostics.spectrum(cell, cell.init(jax.random.key(0), in_features=2)))
+    radius  largest σ  median σ  smallest σ  matrix
+     1.000      1.000     1.000       1.000  U
+    """
+    found: list[Matrix] = []
+    for leaf in leaves(cell, params):
+        for name, matrix in _matrices(leaf.cell, leaf.params):
+            values = np.linalg.svd(matrix, compute_uv=False)
+            square = matrix.shape[0] == matrix.shape[1]
+            radius = float(np.abs(np.linalg.eigvals(matrix)).max()) if square else None
+            found.append(Matrix(label(leaf.name, name), values, radius))
+    return Spectrum(tuple(found))
+
+
+def _matrices(cell: Cell, params: Params) -> list[tuple[str, np.ndarray]]:
+    """The recurrent matrices of a leaf cell, each with its name."""
+    gated = as_gated(cell)
+    kernel: Any = None
+    if gated is not None:
+        kernel = gated.recurrent_kernel(params)
+    elif hasattr(params, "recurrent_kernel"):  # ChoGRU, MGU, a projected LSTM: packed as the others
+        kernel = params.recurrent_kernel
+    if kernel is None:
+        return []
+    kernel = np.asarray(kernel, np.float64)
+    if kernel.ndim == 2:
+        gates = kernel.shape[1] // cell.features
+        # A skip connection has its matrix below the other one.
+        inputs = max(1, kernel.shape[0] // cell.features)
+        return [
+            (_name(g, gates, i, inputs), block)
+            for i, rows in enumerate(np.split(kernel, inputs))
+            for g, block in enumerate(np.split(rows, gates, axis=1))
+        ]
+    heads, rows, gates, columns = kernel.shape
+    if rows == columns == 1:
+        return [(f"u of gate {g}", np.diag(kernel[:, 0, g, 0])) for g in range(gates)]
+    return [
+        (f"U of gate {g}, head {h}", kernel[h, :, g]) for g in range(gates) for h in range(heads)
+    ]
+
+
+def _name(gate: int, gates: int, source: int, sources: int) -> str:
+    """Which gate, and which of the states it reads, where there are several."""
+    of_gate = f" of gate {gate}" if gates > 1 else ""
+    return f"U{of_gate}" + (f" from state {source}" if sources > 1 else "")

@@ -1,0 +1,156 @@
+"""One diagnosis of a cell on a batch: numbers, what they say, and a picture."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Key
+
+from seqjax import optim
+from seqjax.cell import Cell, Params, State
+from seqjax.diagnostics import sentences as words
+from seqjax.diagnostics.by_lag import Flow, first_bad_injection, injections, split
+from seqjax.diagnostics.exponents import LEADING, Lyapunov, exponents_of
+from seqjax.diagnostics.gate_counts import Saturation, saturation_of
+from seqjax.diagnostics.matrices import Spectrum, spectrum
+from seqjax.diagnostics.products import PROBES, Jacobians, jacobians_of
+from seqjax.diagnostics.sentences import Sentence
+from seqjax.diagnostics.trajectory import NonFinite, evenly, first_non_finite, walk
+
+ROWS = 4
+"""How many rows of the batch are looked at."""
+
+TIMES = 8
+"""How many steps of the loss are followed back, at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `diagnose` found. `str` says it in words, `plot` draws it.
+
+    sentences: the findings, each with its numbers and, where a rule says so, what to try.
+    non_finite: the first state that is not finite; then, and where ∂L/∂y is not, the parts are None.
+    flow, jacobians, lyapunov, spectrum, saturation: what the functions of those names return; the flow
+        without `by_lag`.
+    statistics: those of the optimizer, None without any.
+    """
+
+    cell: Cell
+    steps: int
+    batch_shape: tuple[int, ...]
+    sentences: tuple[Sentence, ...]
+    non_finite: NonFinite | None = None
+    flow: Flow | None = None
+    jacobians: Jacobians | None = None
+    lyapunov: Lyapunov | None = None
+    spectrum: Spectrum | None = None
+    saturation: Saturation | None = None
+    statistics: optim.Statistics | None = None
+
+    def __str__(self) -> str:
+        """The cell, one paragraph for each sentence, and what was looked at."""
+        lines = [f"{self.cell!r}, {self.steps} steps, batch {self.batch_shape}"]
+        for sentence in self.sentences:
+            lines.append(f"- {sentence.text}")
+            if sentence.advice is not None:
+                lines.append(f"  Try {sentence.advice}.")
+        if self.flow is not None:
+            lines.append(f"({self.flow.seen})")
+        return "\n".join(lines)
+
+    def plot(self) -> Any:
+        """One matplotlib `Figure`; `figure.savefig("diagnosis.png")` writes it. Needs seqjax[plot].
+
+        Raises a ValueError where there is nothing to draw, since a state or ∂L/∂y is not finite.
+        """
+        if self.flow is None:
+            raise ValueError(f"Report.plot: nothing to draw: {self.sentences[0].text}")
+        from seqjax.diagnostics.picture import picture  # matplotlib: not for those who only read
+
+        return picture(self)
+
+
+def diagnose(
+    cell: Cell,
+    params: Params,
+    xs: ArrayLike,
+    loss: Callable[[Array], Array],
+    *,
+    state: State = None,
+    key: Key[Array, ""] | None = None,
+    opt_state: Any = None,
+) -> Report:
+    """A report on the gradient of `loss` through time: how far back it reaches, and why no further.
+
+    xs: [time, *batch, in_features]. loss: a scalar from ys [time, *batch, out_features]; targets and
+    head are closed over. state, key: as in `sj.unroll`. opt_state: that of an optimizer whose clipping
+    and skips are to be told, of `sj.optim.clipped_adamw` for example.
+
+    It looks at a sample, so that all of it takes about as long as a few backward passes: up to 4 rows
+    of the batch, and the loss of up to 8 steps (fewer where the batch is small); the Jacobian of the
+    last state by probes, the 4 leading Lyapunov exponents, every gate at every step of those rows. The
+    functions of `sj.diagnostics` take as much as they are asked to.
+
+    A state or ∂L/∂y that is not finite is reported, with step, leaf, row and cause; the report then
+    holds nothing else. Not for `jax.jit`; what it computes is jitted.
+
+    Raises a ValueError for a cell that is not causal, a loss that is no scalar, an xs without steps or
+    rows, and what `sj.unroll` refuses.
+
+    >>> import jax, jax.numpy as jnp, seqjax as sj
+    >>> cell = sj.IRNN(features=4, scale=0.5, input_stddev=1.0)
+    >>> params = cell.init(jax.random.key(0), in_features=2)
+    >>> report = sj.diagnose(cell, params, jnp.ones((40, 3, 2)), lambda ys: jnp.sum(ys[-1]))
+    >>> print(report.sentences[0].text)
+    The gradient falls by half every step.
+    """
+    path = walk("diagnose", cell, params, xs, state, key)
+    steps, rows = path.xs.shape[:2]
+    if steps == 0 or rows == 0:
+        raise ValueError(
+            f"diagnose: xs has shape {jnp.shape(xs)}; expected at least 1 step and 1 row"
+        )
+    about = {"cell": cell, "steps": steps, "batch_shape": path.batch_shape}
+    found = first_non_finite(path)
+    if found is not None:
+        return Report(
+            **about, sentences=(words.of_non_finite(found, params, path),), non_finite=found
+        )
+    injected = injections("diagnose", path, loss)
+    bad = first_bad_injection(injected)
+    if bad is not None:
+        return Report(**about, sentences=(words.of_the_loss(bad),))
+
+    seen = evenly(rows, ROWS)
+    # Three backward passes of the whole batch, at most: each step that is followed is one of its rows.
+    times = min(TIMES, max(1, 3 * rows // len(seen)))
+    few = path.take_rows(seen)
+    initial = key if state is None else None
+    flow = split(cell, params, path, injected, times, ROWS, state is None, initial, keep=False)
+    probes = min(path.entries, max(4, 2 * rows // len(seen)), PROBES)
+    jacobians = jacobians_of(cell, params, few, steps - 1, probes=probes)
+    lyapunov = exponents_of(cell, params, few, LEADING, steps // 10)
+    matrices = spectrum(cell, params)
+    gates = saturation_of(cell, params, few.start, few.xs)
+    statistics = None if opt_state is None else optim.statistics(opt_state)
+    sentences = (
+        words.of_the_gradient(flow, cell, params, gates),
+        words.of_the_reach(flow),
+        words.of_lyapunov(lyapunov),
+        words.of_the_weights(matrices, jacobians),
+        *words.of_the_gates(gates, cell, params, steps),
+        *words.of_saturation(gates),
+        *words.of_the_optimizer(statistics),
+    )
+    return Report(
+        **about,
+        sentences=tuple(sentence for sentence in sentences if sentence is not None),
+        flow=flow,
+        jacobians=jacobians,
+        lyapunov=lyapunov,
+        spectrum=matrices,
+        saturation=gates,
+        statistics=statistics,
+    )

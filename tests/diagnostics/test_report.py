@@ -1,0 +1,303 @@
+"""A diagnosis says the right thing of networks whose trouble is known, and costs what it promises."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import seqjax as sj
+from seqjax.diagnostics import sentences as words
+from seqjax.diagnostics.by_lag import _by_lag
+from seqjax.diagnostics.exponents import _growth
+from seqjax.diagnostics.gate_counts import _watch
+from seqjax.diagnostics.products import _products
+from seqjax.diagnostics.trajectory import _walk, walk
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def last_step(ys):
+    return jnp.sum(ys[-1])
+
+
+def noise(*shape, scale=1.0):
+    return scale * jax.random.normal(jax.random.key(5), shape)
+
+
+def linear(factor, features=3):
+    """h_t = factor · h_{t-1} + x_t: every step back multiplies the gradient by `factor`."""
+    cell = sj.Elman(features, activation="identity", input_init="identity")
+    params = cell.init(jax.random.key(0), features)
+    return cell, params._replace(recurrent_kernel=factor * jnp.eye(features))
+
+
+def texts(report):
+    return " ".join(sentence.text for sentence in report.sentences)
+
+
+def advice(report):
+    return " ".join(sentence.advice or "" for sentence in report.sentences)
+
+
+def test_a_vanishing_gradient_is_told_by_its_half_life_and_its_reach():
+    report = sj.diagnose(*linear(0.5), noise(50, 2, 3), last_step)
+    first, reach, meet, weights = report.sentences
+    assert first.text == "The gradient falls by half every step."
+    np.testing.assert_allclose(first.numbers["half_life"], 1, rtol=1e-3)
+    assert first.advice is not None
+    assert "sj.LSTM" in first.advice
+    assert "Chrono(50)" in first.advice
+    # ∂L/∂b is Σ 0.5^ℓ: after lag ℓ 0.5^(ℓ+1) of it is left, and 0.5^7 is the first below 1 %. The
+    # other leaves are sums of noise and need some lags more or less.
+    assert 4 <= reach.numbers["lag"] <= 9
+    assert f"sj.tbptt(k1, k2={reach.numbers['lag']})" in str(reach)
+    assert reach.numbers["left"] <= 0.01
+    assert meet.text.startswith("Nearby states meet")
+    np.testing.assert_allclose(meet.numbers["largest"], math.log(0.5), rtol=1e-5)
+    np.testing.assert_allclose(weights.numbers["bound_per_step"], 0.5, rtol=1e-6)
+    assert "as γ‖U‖ is 0.5, every step back shrinks the gradient" in weights.text
+
+
+def test_an_exploding_gradient_is_told_and_clipping_is_advised():
+    report = sj.diagnose(*linear(1.25), noise(50, 2, 3), last_step)
+    first, reach, part, weights = report.sentences
+    np.testing.assert_allclose(first.numbers["doubling"], math.log(2) / math.log(1.25), rtol=1e-3)
+    assert first.text == "The gradient doubles every 3.1 steps."
+    assert "clipped_adamw" in str(first)
+    assert reach.text == "The gradient comes from all 50 steps."
+    assert reach.advice is None
+    assert part.text.startswith("Nearby states part")
+    assert weights.text.endswith("as γ‖U‖ is 1.25, it may grow, but need not.")
+
+
+def test_a_gradient_that_overflows_is_told_by_the_lag():
+    report = sj.diagnose(*linear(10.0), 1e-30 * noise(60, 2, 3), last_step)
+    first = report.sentences[0]
+    # √6 · 10^ℓ, from lag 1 on at the end of step t - 1, passes 3.4e38 at ℓ = 39.
+    assert first.numbers["overflow_lag"] == 39
+    assert "beyond float32" in first.text
+    assert "clipped_adamw" in str(first)
+
+
+def test_a_healthy_network_gets_no_advice_but_its_window():
+    report = sj.diagnose(*linear(1.0), noise(50, 2, 3), last_step)
+    assert (
+        report.sentences[0].text
+        == "The gradient keeps its size within a factor of 2 over 49 steps."
+    )
+    assert report.sentences[2].text.startswith("Nearby states keep their distance")
+    assert "no step back makes the gradient grow" in report.sentences[3].text
+    assert advice(report).strip() == "longer windows, which may bring more"
+
+
+def lstm(forget_bias, **fields):
+    cell = sj.LSTM(4, forget_bias=forget_bias, **fields)
+    return cell, cell.init(jax.random.key(0), 3)
+
+
+def test_closed_forget_gates_are_told_with_the_argument_that_opens_them():
+    report = sj.diagnose(*lstm(-6.0), noise(60, 2, 3), last_step)
+    (gates,) = [s for s in report.sentences if "forget gates" in s.text]
+    assert gates.numbers["shut"] == 1
+    assert gates.text.startswith("The forget gates are open 0 % of the time and shut 100 %")
+    assert gates.numbers["half_life"] < 0.5
+    assert gates.advice == "forget_bias=sj.initializers.Chrono(60)"
+    assert "gates that start by keeping longer" in str(report.sentences[0])
+
+
+def test_open_forget_gates_need_no_advice():
+    report = sj.diagnose(*lstm(8.0), noise(60, 2, 3, scale=0.1), last_step)
+    (gates,) = [s for s in report.sentences if "forget gates" in s.text]
+    assert gates.text.startswith("The forget gates are open 100 % of the time and shut 0 %")
+    assert gates.numbers["half_life"] > 1000
+    assert gates.advice is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "keyword"),
+    [
+        (sj.GRU(3), "update_bias=sj.initializers.Chrono(40)"),
+        (sj.MGU(3), "forget_bias=sj.initializers.Chrono(40, negated=True)"),
+        (sj.MinGRU(3), "update_bias=sj.initializers.Chrono(40, negated=True)"),
+    ],
+)
+def test_each_cell_has_its_own_argument_for_a_longer_memory(cell, keyword):
+    report = sj.diagnose(cell, cell.init(jax.random.key(0), 3), noise(40, 2, 3), last_step)
+    assert keyword in advice(report)
+    # What is advised can be written as it stands.
+    name, value = keyword.split("=", 1)
+    type(cell)(3, **{name: eval(value, {"sj": sj})})
+
+
+def test_saturated_units_and_gates_are_told():
+    cell = sj.Elman(4)
+    params = cell.init(jax.random.key(0), 3)
+    report = sj.diagnose(cell, params, noise(20, 2, 3, scale=100.0), last_step)
+    (stuck,) = [s for s in report.sentences if "tanh units φ" in s.text]
+    assert stuck.numbers["saturated"] > 0.9
+    assert "LayerNorm" in str(stuck)
+    report = sj.diagnose(*lstm(1.0), noise(20, 2, 3, scale=100.0), last_step)
+    assert "The output gates are open" in texts(report)
+    assert "The input gates are open" in texts(report)
+
+
+def test_a_cell_that_forgets_all_has_no_gradient_to_earlier_states():
+    cell, params = linear(0.0)
+    report = sj.diagnose(cell, params, noise(10, 2, 3), last_step)
+    assert report.sentences[0].text.startswith("No gradient reaches any earlier state")
+
+
+@pytest.mark.usefixtures("standard_promotion")
+def test_the_optimizer_is_told_by_its_clips_and_skips():
+    cell, params = linear(0.9)
+    optimizer = sj.optim.clipped_adamw(1e-3, clip_norm=1.0)
+    state = optimizer.init(params)
+    for size in (3.0, 0.01, 5.0, math.nan):
+        gradient = jax.tree.map(lambda p, size=size: jnp.full_like(p, size), params)
+        _, state = optimizer.update(gradient, state, params)
+    report = sj.diagnose(cell, params, noise(10, 2, 3), last_step, opt_state=state)
+    clips, skips = report.sentences[-2:]
+    assert clips.text.startswith("The optimizer clipped 67 % of 3 steps")
+    np.testing.assert_allclose(clips.numbers["norm_before"], 5 * math.sqrt(21), rtol=1e-5)
+    assert clips.advice == "a higher clip_norm, or a lower learning rate"
+    assert skips.text == "Steps that the optimizer skipped, as the gradient was not finite: 1."
+    plain = sj.diagnose(
+        cell, params, noise(10, 2, 3), last_step, opt_state=optax.sgd(1.0).init(params)
+    )
+    assert "optimizer" not in texts(plain)
+
+
+def test_a_state_that_is_not_finite_is_told_with_its_cause_in_place_of_everything_else():
+    cell, params = lstm(1.0)
+    xs = noise(9, 2, 3)
+    report = sj.diagnose(cell, params, xs.at[4, 1, 0].set(jnp.nan), last_step)
+    assert report.flow is None
+    assert report.non_finite is not None
+    assert (report.non_finite.step, report.non_finite.row) == (4, (1,))
+    assert "state.h and state.c are not finite after step 4, row 1 of the batch: xs[4]" in str(
+        report
+    )
+    broken = params._replace(bias=params.bias.at[0].set(jnp.inf) * jnp.nan)
+    report = sj.diagnose(cell, broken, xs, last_step)
+    assert "after step 0, row 0 of the batch: params.bias holds numbers that are not" in str(report)
+    with pytest.raises(ValueError, match=r"Report\.plot: nothing to draw: state\.h"):
+        report.plot()
+    report = sj.diagnose(*linear(1e10), noise(9, 2, 3), last_step)
+    (sentence,) = report.sentences
+    assert "state.h is not finite after step 4" in sentence.text.lower()
+    assert 1e29 < sentence.numbers["largest_before"] < 1e32
+    assert "smaller recurrent weights" in str(sentence)
+
+
+def test_a_loss_whose_gradient_is_not_finite_is_told():
+    report = sj.diagnose(*lstm(1.0), noise(9, 2, 3), lambda ys: jnp.sum(jnp.log(0 * ys[3])))
+    assert "∂L/∂y at step 3 is not" in str(report)
+    assert report.flow is None
+    assert report.non_finite is None
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (2, 3)])
+def test_any_axes_of_batch_are_diagnosed_and_the_report_says_what_it_saw(batch):
+    cell, params = linear(0.5)
+    report = sj.diagnose(cell, params, noise(20, *batch, 3), lambda ys: jnp.sum(ys**2))
+    assert report.flow is not None
+    assert f"20 steps, batch {batch}" in str(report)
+    rows = min(4, math.prod(batch))
+    seen = ", ".join(map(str, report.flow.rows))
+    assert len(report.flow.rows) == rows
+    assert f"rows {seen} of the batch" in str(report)
+    assert "The gradient falls by half every step." in str(report)
+    # The loss of each step is followed: three rows of one, four of six with four steps of it.
+    assert len(report.flow.times) == (3 if rows == 1 else 4)
+
+
+def test_what_has_no_steps_or_no_future_free_step_is_refused():
+    cell, params = linear(0.5)
+    with pytest.raises(ValueError, match=r"diagnose: xs has shape .* at least 1 step and 1 row"):
+        sj.diagnose(cell, params, noise(0, 2, 3), last_step)
+    both = sj.Bidirectional(cell, cell)
+    with pytest.raises(ValueError, match="diagnose: cell: expected one that is causal"):
+        sj.diagnose(both, both.init(jax.random.key(0), 3), noise(4, 2, 3), last_step)
+
+
+def test_the_slope_of_a_geometric_sequence_is_its_logarithm():
+    lags = np.arange(30)
+    # At the second time, where the loss enters ten times as much, only ten lags lie behind.
+    slope, used = words.decay(np.stack([3 * 0.8**lags, np.where(lags < 10, 30 * 0.8**lags, 0)]))
+    np.testing.assert_allclose(slope, math.log(0.8), rtol=1e-10)
+    assert used == 28
+    # What lies below a millionth of the largest is noise of rounding and does not count.
+    slope, _ = words.decay(np.where(lags < 7, 0.1**lags, 1e-9)[None])
+    np.testing.assert_allclose(slope, math.log(0.1), rtol=1e-6)
+    assert words.decay(np.zeros((1, 5))) == (0, 0)
+    assert words.decay(np.array([[0.0, 1.0]])) == (0, 0)
+
+
+def test_the_figure_has_six_panels_with_the_numbers_of_the_report():
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    report = sj.diagnose(*linear(0.5), noise(20, 2, 3), last_step)
+    assert report.flow is not None
+    figure = report.plot()
+    gradient, jacobian, *_ = figure.axes
+    assert len(figure.axes) == 6
+    (mean,) = [line for line in gradient.lines if line.get_label() == "mean over t"]
+    np.testing.assert_allclose(mean.get_ydata(), report.flow.mean_norms()[1:])
+    (limit,) = [line for line in jacobian.lines if "bound" in line.get_label()]
+    np.testing.assert_allclose(limit.get_ydata(), 0.5 ** np.arange(21), rtol=1e-5)
+    gated = sj.diagnose(*lstm(1.0), noise(20, 2, 3), last_step).plot()
+    assert gated.axes[5].get_legend_handles_labels()[1] == ["f", "i", "o"]
+
+
+def counted(lowered):
+    """What the compiler counts, whose form depends on the version of jax."""
+    analysis: Any = lowered.compile().cost_analysis()
+    return (analysis[0] if isinstance(analysis, list) else analysis)["flops"]
+
+
+def flops(function, *arguments):
+    return counted(function.lower(*arguments))
+
+
+@pytest.mark.parametrize(("batch", "most"), [(32, 10), (4, 10)])
+def test_all_parts_together_cost_at_most_ten_backward_passes(batch, most):
+    """In floating-point operations, as the compiler counts them: of a loop it counts one turn.
+
+    All loops here have as many turns as there are steps, so the ratio is that of the whole. QR and
+    singular values are calls that it does not count: [128, 4] and [16, 128] in each row and turn.
+    """
+    cell, time, features = sj.LSTM(64), 50, 64
+    params, xs = cell.init(jax.random.key(0), features), noise(time, batch, features)
+    loss = lambda ys: jnp.mean(ys**2)
+    backward = jax.jit(jax.grad(lambda params: loss(sj.unroll(cell, params, xs)[1])))
+    one = flops(backward, params)
+
+    path = walk("test", cell, params, xs, None, None)
+    report = sj.diagnose(cell, params, xs, loss)
+    assert report.flow is not None
+    assert report.jacobians is not None
+    few, times = path.take_rows(report.flow.rows), jnp.asarray(report.flow.times, jnp.int32)
+    by_lag = functools.partial(
+        _by_lag.lower,
+        cell,
+        params,
+        few._replace(batch_shape=()),
+        few.ys[report.flow.times],
+        times,
+        jnp.asarray(report.flow.rows, jnp.int32),
+        None,
+        batch_shape=path.batch_shape,
+        initial=True,
+        keep=True,
+    )
+    total = counted(by_lag())
+    total += flops(_walk, cell, params, xs, None, None)
+    m = report.jacobians.probes
+    total += flops(_products, cell, params, few.start, few.before, few.xs, m)
+    total += flops(_growth, cell, params, few.start, few.before, few.xs, 4)
+    total += flops(_watch, cell, params, few.start, few.xs)
+    assert 1 < total / one < most

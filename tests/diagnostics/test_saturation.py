@@ -1,0 +1,201 @@
+"""Gates are those that the step uses, and are counted where they are open and shut."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import seqjax as sj
+from seqjax.diagnostics import saturation
+from seqjax.diagnostics.gates import gates
+from tests.contract.registry import LeakySum
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+F64 = {"param_dtype": jnp.float64}
+
+
+def one_step(cell, in_features=3):
+    """A step from the middle of a run: the gates, the state before and the state after."""
+    params = cell.init(jax.random.key(1), in_features)
+    params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    xs = jax.random.normal(jax.random.key(2), (3, 2, in_features), jnp.float64)
+    state = cell.initial_state(params, (2,), key=jax.random.key(3))
+    for x in xs[:-1]:
+        state, _ = cell.step(params, state, x)
+    after, _ = cell.step(params, state, xs[-1])
+    return gates(cell, params, state, xs[-1]), state, after
+
+
+def memory(state):
+    """The state of the leaf cell."""
+    return memory(state.cell) if hasattr(state, "cell") else state
+
+
+def close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
+LSTMS = {
+    "LSTM": lambda: sj.LSTM(3, **F64),
+    "PeepholeLSTM": lambda: sj.PeepholeLSTM(3, **F64),
+    "DiagonalLSTM": lambda: sj.DiagonalLSTM(3, **F64),
+    "LayerNorm of an LSTM": lambda: sj.LayerNorm(sj.LSTM(3, **F64)),
+    "RecurrentDropout of an LSTM": lambda: sj.RecurrentDropout(sj.LSTM(3, **F64), rate=0.5),
+    "LayerNorm of Zoneout": lambda: sj.LayerNorm(
+        sj.Zoneout(sj.LSTM(3, **F64), rate=0.0, memory_rate=0.0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(LSTMS))
+def test_the_gates_of_an_lstm_make_its_next_state(name, x64):
+    found, before, after = one_step(LSTMS[name]())
+    before, after = memory(before), memory(after)
+    g, f, i, o = found.units["g"], found.gates["f"], found.gates["i"], found.gates["o"]
+    close(f * before.c + i * g, after.c)
+    close(o * jnp.tanh(after.c), after.h)
+    close(found.units["tanh(c)"], jnp.tanh(after.c))
+    assert found.keep is f
+
+
+def test_the_gates_of_a_cifg_make_its_next_state(x64):
+    found, before, after = one_step(sj.CIFG(3, **F64))
+    f = found.gates["f"]
+    close(f * before.c + (1 - f) * found.units["g"], after.c)
+    close(found.gates["o"] * found.units["tanh(c)"], after.h)
+
+
+GRUS = {
+    "GRU": lambda: sj.GRU(3, **F64),
+    "ChoGRU": lambda: sj.ChoGRU(3, **F64),
+    "DiagonalGRU": lambda: sj.DiagonalGRU(3, **F64),
+    "LayerNorm of a GRU": lambda: sj.LayerNorm(sj.GRU(3, **F64)),
+    "Zoneout of a GRU": lambda: sj.Zoneout(sj.GRU(3, **F64), rate=0.0),
+}
+
+
+@pytest.mark.parametrize("name", list(GRUS))
+def test_the_gates_of_a_gru_make_its_next_state(name, x64):
+    found, before, after = one_step(GRUS[name]())
+    z = found.gates["z"]
+    close((1 - z) * found.units["n"] + z * memory(before).h, memory(after).h)
+    assert found.keep is z
+    assert set(found.gates) == {"r", "z"}
+
+
+@pytest.mark.parametrize("wrap", [lambda cell: cell, lambda cell: sj.Zoneout(cell, rate=0.0)])
+def test_the_gate_of_an_mgu_makes_its_next_state(wrap, x64):
+    found, before, after = one_step(wrap(sj.MGU(3, **F64)))
+    f = found.gates["f"]
+    close((1 - f) * memory(before).h + f * found.units["h̃"], memory(after).h)
+    close(found.keep, 1 - f)
+
+
+@pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
+def test_an_slstm_keeps_its_share_of_the_weighted_mean(forget_gate, x64):
+    found, before, after = one_step(sj.SLSTM(3, forget_gate=forget_gate, **F64))
+    assert found.keep is not None
+    mean = found.keep * before.c / before.n + (1 - found.keep) * found.units["z"]
+    close(found.gates["o"] * mean, after.h)
+    assert ("f" in found.gates) == (forget_gate == "sigmoid")
+
+
+@pytest.mark.parametrize(
+    "cell", [sj.MinGRU(3, **F64), sj.MinLSTM(3, **F64), sj.RGLRU(3, **F64), sj.LRU(3, **F64)]
+)
+def test_a_linear_cell_keeps_by_the_modulus_of_its_coefficient(cell, x64):
+    found, _, _ = one_step(cell)
+    params = cell.init(jax.random.key(1), 3)
+    params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    x = jax.random.normal(jax.random.key(2), (3, 2, 3), jnp.float64)[-1]
+    step = lambda h: cell.step(params, type(cell.initial_state(params))(h), x)[0].h
+    h = memory(cell.initial_state(params, (2,))).h
+    close(found.keep, jnp.abs(step(h + 1) - step(h)))
+
+
+def test_simple_networks_show_their_units_and_other_cells_nothing(x64):
+    found, _, after = one_step(sj.Elman(3, **F64))
+    close(found.units["φ"], after.h)
+    found, _, after = one_step(sj.Elman(3, activation="sigmoid", **F64))
+    close(found.gates["φ"], after.h)
+    found, before, after = one_step(sj.Elman(3, leak=0.25, **F64))
+    assert found.keep is not None
+    close(found.keep * before.h + 0.25 * found.units["φ"], after.h)
+    found, _, after = one_step(sj.PreActivationRNN(3, **F64))
+    close(found.units["φ"], jnp.tanh(after.h))
+    for cell in (sj.IRNN(3, **F64), LeakySum(3, jnp.float64)):
+        assert one_step(cell)[0] == ({}, {}, None)
+
+
+def lstm_with_biases(**biases):
+    """An LSTM that sees neither input nor state: its gates are σ of their biases."""
+    cell = sj.LSTM(4, input_init="zeros", recurrent_init="zeros")
+    params = cell.init(jax.random.key(1), 2)
+    packed = jnp.concatenate([jnp.full(4, biases.get(gate, 0.0)) for gate in "ifgo"])
+    return cell, params._replace(bias=packed)
+
+
+def by_name(found):
+    return {v.name: v for v in found.values}
+
+
+def test_biases_open_and_shut_gates():
+    cell, params = lstm_with_biases(i=-5.0, f=5.0, o=0.0)
+    found = saturation(cell, params, jnp.ones((6, 3, 2)))
+    values = by_name(found)
+    assert (values["f"].open, values["f"].shut) == (1, 0)
+    assert (values["i"].open, values["i"].shut) == (0, 1)
+    assert (values["o"].open, values["o"].shut, values["o"].saturated) == (0, 0, 0)
+    np.testing.assert_allclose(values["f"].mean, 1 / (1 + math.exp(-5)), rtol=1e-6)
+    # All 6 · 3 · 4 values of σ(0) = ½ lie in the bin that begins there.
+    assert values["o"].histogram[10] == 72
+    assert values["o"].histogram.sum() == 72
+    (kept,) = found.memories
+    np.testing.assert_allclose(kept.keep, values["f"].mean, rtol=1e-6)
+    np.testing.assert_allclose(kept.half_life, math.log(2) / math.log1p(math.exp(-5)), rtol=1e-4)
+
+
+def test_units_of_tanh_are_saturated_at_both_ends():
+    cell = sj.Elman(4, input_init="zeros", recurrent_init="zeros")
+    params = cell.init(jax.random.key(1), 2)
+    params = params._replace(bias=jnp.array([-3.0, 3.0, 0.1, 3.0]))
+    values = by_name(saturation(cell, params, jnp.ones((5, 2))))["φ"]
+    assert not values.gate
+    assert (values.shut, values.open, values.saturated) == (0.25, 0.5, 0.75)
+
+
+def test_shares_are_of_the_rows_that_are_looked_at():
+    cell = sj.GRU(2, recurrent_init="zeros")
+    params = cell.init(jax.random.key(1), 1)
+    # z is open where x is 10 and shut where it is -10.
+    params = params._replace(input_kernel=jnp.ones_like(params.input_kernel))
+    xs = jnp.broadcast_to(jnp.array([10.0, -10.0, -10.0, 10.0])[None, :, None], (3, 4, 1))
+    assert by_name(saturation(cell, params, xs))["z"].open == 0.5
+    assert by_name(saturation(cell, params, xs, rows=1))["z"].open == 1
+
+
+def test_each_layer_of_a_stack_has_its_own_line():
+    cell = sj.Stack((sj.Residual(sj.GRU(2)), sj.Dropout(sj.LayerNorm(sj.LSTM(2)), rate=0.5)))
+    params = cell.init(jax.random.key(1), 2)
+    found = saturation(cell, params, jnp.ones((3, 2, 2)), key=jax.random.key(0))
+    gates_by_layer = ["layers[0] r", "layers[0] z", "layers[0] n"]
+    gates_by_layer += [f"layers[1] {name}" for name in ("f", "i", "o", "g", "tanh(c)")]
+    assert [v.name for v in found.values] == gates_by_layer
+    assert [m.name for m in found.memories] == ["layers[0]", "layers[1]"]
+    assert "gate layers[1] f" in str(found)
+    # What the second layer reads is what the first one gave.
+    first, second = sj.Residual(sj.GRU(2)), sj.LayerNorm(sj.LSTM(2))
+    _, ys = sj.unroll(first, params.layers[0], jnp.ones((3, 2, 2)))
+    alone = saturation(second, params.layers[1], ys)
+    for in_stack, by_itself in zip(found.values[3:], alone.values, strict=True):
+        np.testing.assert_array_equal(in_stack.histogram, by_itself.histogram)
+
+
+def test_a_gate_that_is_shut_to_the_last_bit_keeps_nothing():
+    cell, params = lstm_with_biases(f=-1000.0)
+    (kept,) = saturation(cell, params, jnp.ones((3, 2))).memories
+    assert kept.keep == 0
+    assert 0 < kept.half_life < 0.01
