@@ -44,8 +44,10 @@ format: $(VENV)/.dev ## let ruff format and fix
 peers: $(VENV)/.dev ## install PyTorch, Keras, Haiku, Equinox and ONNX Runtime, so that the tests marked `peer` compare with them
 	$(BIN)/python -m pip install --quiet ".[interop]"
 
-docs: $(VENV)/.dev ## write docs/cells.md and its picture again, from the code
+docs: $(VENV)/.dev ## write docs/cells.md and the pictures in docs/ again, from the code
 	$(BIN)/python -m docs.cells
+	$(BIN)/python -m docs.diagnostics
+	$(BIN)/python examples/gradient_flow.py --into docs/gradient_flow
 
 clean: ## remove the environments and caches
 	rm -rf .venv .venv-newest .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -74,6 +74,7 @@ def _matrices(panel: Any, report: Any) -> None:
         values = matrix.singular_values
         panel.plot(np.linspace(0, 1, values.size), values, label=label)
     panel.set(title="singular values of U", xlabel="rank, from 0 to 1", ylabel="σ")
+    panel.margins(y=0.1)
     panel.set_ylim(bottom=0)
     _legend(panel)
 

@@ -27,9 +27,9 @@ UpdateFn: TypeAlias = Callable[[Any, Any, Any, Any, Array | None], Update]
 """`update(params, opt_state, carry, batch, key) -> Update`; pure, for the caller to jit."""
 
 Method: TypeAlias = Callable[[Any, optax.GradientTransformation], UpdateFn]
-"""How a loss and an optimizer become updates: `whole_batch`, `tbptt(k1, k2)`, `accumulated_tbptt(k1, k2)`.
+"""How a loss and an optimizer become updates: `whole_batch`, `tbptt(k1, k2)`, `online(cell, rule)`.
 
-The loss is a `Loss`; that of `online(cell, rule)` is a `StepLoss`.
+The loss is a `Loss`, but for `online`, where it is a `StepLoss`.
 """
 
 

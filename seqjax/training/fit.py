@@ -46,7 +46,7 @@ def fit(
 ) -> FitResult:
     """Train until `steps` batches are done, from `state` or from the newest checkpoint.
 
-    loss: `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`; for `sj.online` the loss of one
+    loss: `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`; for `sj.online` that of one
         step, `step_loss(head, y, target) -> scalar`.
     state: `TrainState.create(params, optimizer, key, carry)`.
     batches: an endless iterator, or a collection that is gone through again and again. With a
