@@ -175,7 +175,8 @@ def injections(name: str, path: Trajectory, loss: Callable[[Array], Array]) -> A
     value = jax.eval_shape(loss, ys)
     if getattr(value, "shape", None) != ():
         raise ValueError(f"{name}: loss: expected a scalar from ys {ys.shape}, got {value}")
-    return as_rows(jax.jit(jax.grad(loss))(ys), len(path.batch_shape), leading=1)
+    # Not under a jit of ours, which would compile the loss again at every call.
+    return as_rows(jax.grad(loss)(ys), len(path.batch_shape), leading=1)
 
 
 def first_bad_injection(injected: Array) -> int | None:

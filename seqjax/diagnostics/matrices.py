@@ -2,10 +2,17 @@
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from seqjax.arithmetic import accumulator
 from seqjax.cell import Cell, Params, as_gated
 from seqjax.diagnostics.layers import label, leaves
+from seqjax.initializers import spectral_radius
+
+_radius = jax.jit(spectral_radius)
+"""Products of matrices alone: a solver of eigenvalues takes ten times as long."""
 
 
 class Matrix(NamedTuple):
@@ -39,7 +46,7 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(cell: Cell, params: Params) -> Spectrum:
-    """The singular values and the spectral radius of each U, in float64, on the host.
+    """The singular values and the spectral radius of each U.
 
     The radius says whether U alone, again and again, grows or shrinks what it multiplies; the largest
     singular value by how much one step may. Packed gates are taken apart, since it is one gate's matrix
@@ -57,7 +64,7 @@ def spectrum(cell: Cell, params: Params) -> Spectrum:
         for name, matrix in _matrices(leaf.cell, leaf.params):
             values = np.linalg.svd(matrix, compute_uv=False)
             square = matrix.shape[0] == matrix.shape[1]
-            radius = float(np.abs(np.linalg.eigvals(matrix)).max()) if square else None
+            radius = float(_radius(jnp.asarray(matrix))) if square else None
             found.append(Matrix(label(leaf.name, name), values, radius))
     return Spectrum(tuple(found))
 
@@ -72,7 +79,7 @@ def _matrices(cell: Cell, params: Params) -> list[tuple[str, np.ndarray]]:
         kernel = params.recurrent_kernel
     if kernel is None:
         return []
-    kernel = np.asarray(kernel, np.float64)
+    kernel = np.asarray(kernel.astype(accumulator(kernel.dtype)))
     if kernel.ndim == 2:
         gates = kernel.shape[1] // cell.features
         # A skip connection has its matrix below the other one.

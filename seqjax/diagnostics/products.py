@@ -123,7 +123,8 @@ def _products(cell, params, start, before, xs, m):
     scale = math.sqrt(size / max(m, 1))
 
     def measure(Q):
-        return scale * norm(Q, (0, 2)), jnp.linalg.norm(jnp.moveaxis(Q, 0, 1), 2, axis=(1, 2))
+        Q = jnp.moveaxis(Q, 0, 1)
+        return scale * norm(Q, (1, 2)), largest_singular_value(Q)
 
     def one_step_back(Q, inputs):
         state, x = inputs
@@ -134,6 +135,14 @@ def _products(cell, params, start, before, xs, m):
     Q = jnp.broadcast_to(orthonormal(size, m, like.dtype).T[:, None], (m, rows, size))
     _, norms = lax.scan(one_step_back, Q, (before, xs), reverse=True)
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[::-1]]), measure(Q), norms)
+
+
+def largest_singular_value(Q: Float[Array, "rows m size"]) -> Float[Array, " rows"]:
+    """σ_max of each matrix: of m short rows the root of an eigenvalue of Q Qᵀ, which is far quicker."""
+    size = norm(Q, (1, 2))  # taken out first, as the squares of what has vanished would be zero
+    unit = Q / jnp.where(size > 0, size, 1)[:, None, None]
+    gram = jnp.einsum("rik,rjk->rij", unit, unit)
+    return size * jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[:, -1], 0))
 
 
 def orthonormal(size: int, columns: int, dtype) -> Float[Array, "size columns"]:
