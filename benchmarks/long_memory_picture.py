@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from benchmarks.long_memory_recipe import TASKS
-from benchmarks.long_memory_report import TITLES, cells, lengths_of, outcome, tasks
+from benchmarks.long_memory_report import TITLES, Outcome, cells, lengths_of, outcome, tasks
 
 COLOURS = colormaps["viridis_r"]
 NOT_FINITE = "#444444"
@@ -51,18 +51,23 @@ def draw_task(axes: Axes, results: dict[str, Any], task: str, rows: list[str]) -
             found = outcome(results, cell, task, length)
             if found is None:
                 continue
-            if found.updates is not None and 2 * found.solved > found.seeds:
-                text, weight = f"{found.updates:,.0f}", "bold"
-            elif found.value is None:
-                text, weight = "not finite", "normal"
-            else:
-                text, weight = f"{100 * found.value / TASKS[task].baseline(length):.0f} %", "normal"
-            draw_field(axes, x, y, share(found.value, task, length), text, weight)
+            draw_outcome(axes, x, y, found, task, length)
     axes.set_xlim(-0.5, len(lengths) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks(range(len(lengths)), [f"T = {length}" for length in lengths])
     axes.tick_params(length=0, labelsize=8)
     axes.set_title(TITLES[task], fontsize=10)
+
+
+def draw_outcome(axes: Axes, x: float, y: float, found: Outcome, task: str, length: int) -> None:
+    """The field of one outcome."""
+    if found.updates is not None and 2 * found.solved > found.seeds:
+        text, weight = f"{found.updates:,.0f}", "bold"
+    elif found.value is None:
+        text, weight = "not finite", "normal"
+    else:
+        text, weight = f"{100 * found.value / TASKS[task].baseline(length):.0f} %", "normal"
+    draw_field(axes, x, y, share(found.value, task, length), text, weight)
 
 
 def share(value: float | None, task: str, length: int) -> float | None:

@@ -150,6 +150,10 @@ class Recipe:
     clip_norm: float = 1.0
     """The norm at which gradients are clipped."""
 
+    def patience_for(self, task: Task) -> int | None:
+        """Updates after which a training that has learned nothing is given up; None is never."""
+        return task.patience
+
 
 class Run(NamedTuple):
     """One training: a cell, a task, a length, a seed, a learning rate."""
@@ -159,6 +163,11 @@ class Run(NamedTuple):
     length: int
     seed: int
     learning_rate: float
+
+    @property
+    def title(self) -> str:
+        """In words, for a line of progress."""
+        return f"{self.cell}, {self.task} {self.length}, rate {self.learning_rate:g}"
 
 
 def build(run: Run, recipe: Recipe) -> sj.Cell:

@@ -17,7 +17,8 @@ INTRODUCTION = """\
 
 Three tasks whose answer depends on inputs that lie up to T steps back, and the cells of the library, all
 trained by one small recipe. Not solved means: not by this recipe, within these updates. It does not mean
-that the cell cannot learn the task.
+that the cell cannot learn the task. All are trained by BPTT through the whole sequence; what other
+gradients learn is [a page of its own](long_memory_methods.md).
 """
 
 PICTURE = "![How far each cell came on each task](../benchmarks/results/long_memory.png)\n"
@@ -97,7 +98,7 @@ def document(results: dict[str, Any]) -> str:
             "writes: measure again"
         )
     parts = [INTRODUCTION]
-    if changes := departures(results):
+    if changes := departures(results, Recipe()):
         parts.append(changes)
     parts += [PICTURE, "## The recipe\n", recipe(results)]
     for task in tasks(results):
@@ -107,9 +108,9 @@ def document(results: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def departures(results: dict[str, Any]) -> str:
+def departures(results: dict[str, Any], recipe: Recipe) -> str:
     """A warning that comes first, where the recipe is not the usual one."""
-    usual = dataclasses.asdict(Recipe())
+    usual = dataclasses.asdict(recipe)
     changes = [
         f"{name} {value} instead of {usual.get(name)}"
         for name, value in results["recipe"].items()

@@ -21,9 +21,12 @@ import optax
 from jax import Array
 
 import seqjax as sj
-from benchmarks.long_memory_recipe import TASKS, Recipe, Run, build
+from benchmarks.long_memory_recipe import TASKS, Recipe, Run, Task, build
 
 FINAL_TESTS = 8
+
+Gradient = Callable[[Any, Any, Array], Any]
+"""`gradient(params, batch, key)`: shaped like params, of the loss over the whole batch."""
 
 
 class Params(NamedTuple):
@@ -71,13 +74,27 @@ def train(run: Run, recipe: Recipe, say: Callable[[str], None] = lambda line: No
     the threshold; and given up where it is lost or stuck.
     `say` hears a line after each evaluation.
     """
-    task, start = TASKS[run.task], time.perf_counter()
+    start = time.perf_counter()
     init_key, data_key, test_key = jax.random.split(jax.random.key(run.seed), 3)
     program = compiled(run, recipe, init_key)
-    compile_seconds = time.perf_counter() - start
+    compile_seconds = round(time.perf_counter() - start, 2)
+    result, _ = learn(program, run, recipe, data_key, test_key, say)
+    return {**result, "compile_seconds": compile_seconds}
 
+
+def learn(
+    program: Program,
+    run: Any,
+    recipe: Recipe,
+    data_key: Array,
+    test_key: Array,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], Params]:
+    """Updates until the end, for `train` and the like; the result, and the params that were learned."""
+    task = TASKS[run.task]
     params, opt_state = program.params, program.opt_state
     threshold, curve, solved, start = task.threshold(run.length), [], False, time.perf_counter()
+    patience = recipe.patience_for(task)
     evaluations = -(-recipe.updates // recipe.evaluate_every)
     *test_keys, final_key = jax.random.split(test_key, evaluations + 1)
     final_keys = jax.random.split(final_key, FINAL_TESTS)
@@ -91,7 +108,7 @@ def train(run: Run, recipe: Recipe, say: Callable[[str], None] = lambda line: No
             and final_value(program.test, params, final_keys) < threshold
         )
         updates = len(curve) * recipe.evaluate_every
-        late = task.patience is not None and updates >= task.patience
+        late = patience is not None and updates >= patience
         if solved or lost(curve) or (late and stuck(curve, task.baseline(run.length))):
             break
     value = final_value(program.test, params, final_keys)
@@ -100,19 +117,19 @@ def train(run: Run, recipe: Recipe, say: Callable[[str], None] = lambda line: No
     statistics = sj.optim.statistics(opt_state)
     assert statistics is not None
     assert statistics.clip_rate is not None
-    return {
+    result = {
         **run._asdict(),
         "solved": solved,
         "updates_needed": first_below(curve, threshold) * recipe.evaluate_every if solved else None,
         "value": rounded(value),
         "updates": len(curve) * recipe.evaluate_every,
         "seconds": round(seconds, 2),
-        "compile_seconds": round(compile_seconds, 2),
         "parameters": sj.summary("the whole network", params).size,
         "clip_rate": rounded(float(statistics.clip_rate)),
         "skipped": int(jnp.asarray(statistics.skipped)),
         "curve": [rounded(value) for value in curve],
     }
+    return result, params
 
 
 def held(curve: Sequence[float], threshold: float, asked: int) -> bool:
@@ -141,25 +158,41 @@ def final_value(test: Callable[[Params, Array], Array], params: Params, keys: Ar
 
 
 def compiled(run: Run, recipe: Recipe, key: Array) -> Program:
+    """Both programs, where gradients are those of BPTT through the whole sequence."""
+    cell = build(run, recipe)
+    return compiled_with(exact(cell, TASKS[run.task]), cell, run, recipe, key)
+
+
+def exact(cell: sj.Cell, task: Task) -> Gradient:
+    """BPTT through the whole sequence."""
+
+    def loss(params: Params, batch: Any) -> Array:
+        return task.loss(outputs(cell, params, batch.inputs)[1], batch)
+
+    return lambda params, batch, key: jax.grad(loss)(params, batch)
+
+
+def outputs(cell: sj.Cell, params: Params, inputs: Array, state: Any = None) -> tuple[Any, Array]:
+    """The state after the last step, and V y_t + a at each."""
+    state, ys = sj.unroll(cell, params.cell, inputs @ params.embedding, state)
+    return state, ys @ params.head + params.bias
+
+
+def compiled_with(
+    gradient: Gradient, cell: sj.Cell, run: Any, recipe: Recipe, key: Array
+) -> Program:
     """Both programs, compiled ahead of time. Data is drawn inside them."""
-    task, cell = TASKS[run.task], build(run, recipe)
+    task = TASKS[run.task]
     optimizer = sj.optim.clipped_adamw(run.learning_rate, clip_norm=recipe.clip_norm)
     # Compiled too: cells draw their weights by many small operations.
     params = jax.jit(lambda key: init(cell, run, recipe, key))(key)
     opt_state = optimizer.init(params)
 
-    def outputs(params: Params, batch: Any) -> Array:
-        _, ys = sj.unroll(cell, params.cell, batch.inputs @ params.embedding)
-        return ys @ params.head + params.bias
-
-    def loss(params: Params, key: Array) -> Array:
-        batch = task.draw(key, run.length, recipe.batch)
-        return task.loss(outputs(params, batch), batch)
-
     def one(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], None]:
         params, opt_state = carry
-        gradient = jax.grad(loss)(params, key)
-        change, opt_state = optimizer.update(gradient, opt_state, params)
+        batch = task.draw(key, run.length, recipe.batch)
+        grads = gradient(params, batch, key)
+        change, opt_state = optimizer.update(grads, opt_state, params)
         after: Any = optax.apply_updates(params, change)
         return (after, opt_state), None
 
@@ -169,7 +202,7 @@ def compiled(run: Run, recipe: Recipe, key: Array) -> Program:
 
     def test(params: Params, key: Array) -> Array:
         batch = task.draw(key, run.length, recipe.tested)
-        return task.value(outputs(params, batch), batch)
+        return task.value(outputs(cell, params, batch.inputs)[1], batch)
 
     return Program(
         update=jax.jit(update).lower(params, opt_state, key).compile(),
@@ -179,7 +212,7 @@ def compiled(run: Run, recipe: Recipe, key: Array) -> Program:
     )
 
 
-def init(cell: sj.Cell, run: Run, recipe: Recipe, key: Array) -> Params:
+def init(cell: sj.Cell, run: Any, recipe: Recipe, key: Array) -> Params:
     """E and V by Glorot's rule, the cell by its own, a = 0."""
     task, glorot = TASKS[run.task], jax.nn.initializers.glorot_uniform()
     embedding_key, cell_key, head_key = jax.random.split(key, 3)

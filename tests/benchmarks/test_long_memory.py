@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 import seqjax as sj
-from benchmarks import long_memory, long_memory_report, long_memory_run
+from benchmarks import long_memory, long_memory_report, long_memory_run, long_memory_trainings
 from benchmarks.files import write_whole
 from benchmarks.long_memory_recipe import CELLS, TASKS, Recipe, Run
-from benchmarks.processes import Line, MeasurementError, Watched, watch
+from benchmarks.processes import ROOT, Line, MeasurementError, Watched, watch
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
@@ -152,7 +152,7 @@ def test_a_tiny_benchmark_from_end_to_end(tmp_path, monkeypatch, capsys):
         return Watched(0.0, [Line(0.0, json.dumps(result))])
 
     # In this process, not in a fresh one.
-    monkeypatch.setattr(long_memory, "watch", watch)
+    monkeypatch.setattr(long_memory_trainings, "watch", watch)
     tiny = ["--features", "8", "--batch", "4", "--updates", "4", "--evaluate-every", "2"]
     asked = ["--cells", "GRU", "--tasks", "adding", "--lengths", "6", "--learning-rates", "1e-3"]
     long_memory.main([*tiny, "--tested", "4", *asked, "--into", str(tmp_path)])
@@ -167,7 +167,7 @@ def test_a_tiny_benchmark_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert f"{only['value']:.4f}" in page
     assert file.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert "1/1 GRU, adding 6, rate 0.001: not solved, value" in capsys.readouterr().out
-    for private in (str(tmp_path), str(long_memory.ROOT)):
+    for private in (str(tmp_path), str(ROOT)):
         assert private not in file.read_text("utf-8") + page
 
 
@@ -273,7 +273,7 @@ def test_results_of_another_recipe_are_not_mixed_in(tmp_path, monkeypatch):
     ],
 )
 def test_what_cannot_be_measured_is_refused_at_once(tmp_path, monkeypatch, arguments, message):
-    monkeypatch.setattr(long_memory, "measure", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr(long_memory, "measure_into", lambda *_: pytest.fail("it measured"))
     with pytest.raises(SystemExit, match=message):
         long_memory.main(["--into", str(tmp_path), *arguments])
     assert not list(tmp_path.iterdir())
@@ -346,7 +346,7 @@ def test_every_cell_of_the_table_takes_the_embedding_and_feeds_the_head(name):
 def test_a_training_runs_in_a_process_of_its_own(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     recipe = Recipe(features=2, batch=1, updates=1, evaluate_every=1, tested=1)
-    core = long_memory.cores()[0]
+    core = long_memory_trainings.cores()[0]
     heard = []
     command = long_memory_run.command(Run("Elman (tanh)", "parity", 2, 0, 1e-3), recipe, core)
     result = watch(command, heard.append).result
