@@ -40,7 +40,9 @@ def random_feedback(head, y, target):
 
 
 SIGNALS = pytest.mark.parametrize(
-    ("given", "signal"), [(None, true_signal), (random_feedback, random_signal)], ids=str
+    ("given", "signal"),
+    [(None, true_signal), (random_feedback, random_signal)],
+    ids=["true", "random"],
 )
 
 
