@@ -11,6 +11,15 @@ import jax  # noqa: E402 - the hook above must come first
 import pytest  # noqa: E402
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_program_outlives_its_module() -> Iterator[None]:
+    """Each compiled program holds maps of memory, of which a process may have 65,530: thousands of tests
+    in one process would end in a segmentation fault inside the compiler.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def strict_promotion() -> Iterator[None]:
     """Strict promotion of dtypes and ranks; a test that calls optax asks for `standard_promotion`."""
