@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
+from seqjax.arithmetic import accumulator
 from seqjax.cell import Cell, Params, State
 from seqjax.plan import Plan
 from seqjax.unroll.driver import forward_mode_explained, prepare
@@ -113,11 +114,13 @@ def _fold(
     def body(carry: Any, inputs: Any) -> tuple[Any, None]:
         state, sums = carry
         state, more = piece(state, inputs)
-        return (state, jax.tree.map(jnp.add, sums, more)), None
+        return (state, jax.tree.map(lambda a, b: a + b.astype(a.dtype), sums, more)), None
 
     inputs = Steps(xs, plan.real, plan.cuts()), operands
     _, shapes = jax.eval_shape(piece, state, jax.tree.map(lambda a: a[:length], inputs))
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    # Floating sums are at least float32: bfloat16 would soon take no more.
+    wide = lambda a: accumulator(a.dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else a.dtype
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, wide(a)), shapes)
     (state, sums), _ = scan_pieces(
         body, (state, zeros), inputs, length=length, reverse=plan.reverse, again=in_segments
     )

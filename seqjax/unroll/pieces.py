@@ -49,7 +49,7 @@ def scan_pieces(
             return walk(length)(carry, jax.tree.map(lambda a: a[:length], sequence))
         # Without axes of size 1, which the compiler may lay out in another order, by a copy of it all.
         cut = lambda a: a[: whole * length].reshape(
-            whole, length, *(n for n in a.shape[1:] if n > 1)
+            whole, length, *(n for n in a.shape[1:] if n != 1)
         )
         cuts = jax.tree.map(cut, sequence)
         carry, out = lax.scan(walk(length), carry, cuts, reverse=reverse)

@@ -106,7 +106,7 @@ def test_values_and_gradients_are_those_of_the_scan(cell, time, reverse):
 
 
 @pytest.mark.parametrize(
-    ("time", "batch"), [(0, (2,)), (1, ()), (1, (0,)), (CHUNK + 1, ()), (CHUNK + 1, (2, 3))]
+    ("time", "batch"), [(0, (2,)), (1, ()), (CHUNK + 1, ()), (2 * CHUNK, (0,)), (CHUNK + 1, (2, 3))]
 )
 def test_any_batch_and_any_time(time, batch, x64):
     cell = CELLS["LSTM"]

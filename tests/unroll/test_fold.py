@@ -90,6 +90,17 @@ def test_short_sequences_and_any_batch(time, batch, x64):
         assert_close(folded(LSTM, case, remat=remat), unfolded(LSTM, case))
 
 
+def test_sums_of_a_narrow_dtype_are_kept_in_float32():
+    """bfloat16 adds nothing to 256 but what is at least 1."""
+    cell = sj.GRU(3, dtype=jnp.bfloat16)
+    params, xs = cell.init(jax.random.key(0), 2), jnp.ones((1000, 1, 2))
+    measure = lambda ys, _: jnp.sum(jnp.ones_like(ys))
+    for remat in ("auto", 2):
+        _, total = sj.unroll_fold(cell, params, xs, measure, remat=remat)
+        assert total == 3000
+        assert total.dtype == jnp.float32
+
+
 def largest_array(function: Any, *arguments: Any) -> int:
     """The most entries that any value in the program has, loops and all that is nested included."""
 
