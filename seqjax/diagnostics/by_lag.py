@@ -165,7 +165,14 @@ def flow(
             f"flow: loss: ∂L/∂y is not finite at step {bad}; expected a loss with a finite gradient"
         )
     initial = key if state is None else None
-    return split(cell, params, path, injected, times, rows, state is None, initial)
+    found = split(cell, params, path, injected, times, rows, state is None, initial)
+    leaf = first_bad_gradient(found)
+    if leaf is not None:
+        raise ValueError(
+            f"flow: ∂L/∂params{leaf} is not finite, though all states and ∂L/∂y are; expected a cell "
+            "whose step has a finite derivative there, and finite xs"
+        )
+    return found
 
 
 def injections(name: str, path: Trajectory, loss: Callable[[Array], Array]) -> Array:
@@ -183,6 +190,18 @@ def first_bad_injection(injected: Array) -> int | None:
     """The first step at which ∂L/∂y is not finite, or None."""
     bad = np.flatnonzero(~np.asarray(jnp.all(jnp.isfinite(injected), axis=(1, 2))))
     return int(bad[0]) if bad.size else None
+
+
+def first_bad_gradient(found: Flow) -> str | None:
+    """The first leaf of params whose gradient is not finite, though that of all states is; or None."""
+    if not np.all(np.isfinite(np.asarray(found.lag_norms))):
+        return (
+            None  # it grows beyond the dtype on its way through the states, which is for the reader
+        )
+    for place, leaf in jax.tree_util.tree_leaves_with_path(found.gradient):
+        if not bool(jnp.all(jnp.isfinite(leaf))):
+            return jax.tree_util.keystr(place)
+    return None
 
 
 def split(
@@ -304,6 +323,6 @@ def _wide(x: Array) -> Array:
 
 
 def _over(x: Array, size: Array) -> Array:
-    """X / size, and 0 where the size is."""
+    """X / size, and 0 where the size is; NaN stays NaN."""
     size = jnp.broadcast_to(size.astype(x.dtype), x.shape)
-    return jnp.where(size > 0, x / jnp.where(size > 0, size, 1), 0)
+    return jnp.where(size == 0, 0, x / jnp.where(size == 0, 1, size))

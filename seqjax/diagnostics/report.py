@@ -11,7 +11,13 @@ from jaxtyping import Array, Key
 from seqjax import optim
 from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics import sentences as words
-from seqjax.diagnostics.by_lag import Flow, first_bad_injection, injections, split
+from seqjax.diagnostics.by_lag import (
+    Flow,
+    first_bad_gradient,
+    first_bad_injection,
+    injections,
+    split,
+)
 from seqjax.diagnostics.exponents import LEADING, Lyapunov, exponents_of
 from seqjax.diagnostics.gate_counts import Saturation, saturation_of
 from seqjax.diagnostics.matrices import Spectrum, spectrum
@@ -129,6 +135,9 @@ def diagnose(
     few = path.take_rows(seen)
     initial = key if state is None else None
     flow = split(cell, params, path, injected, times, ROWS, state is None, initial, keep=False)
+    leaf = first_bad_gradient(flow)
+    if leaf is not None:
+        return Report(**about, sentences=(words.of_the_derivative(leaf),))
     probes = min(path.entries, max(4, 2 * rows // len(seen)), PROBES)
     jacobians = jacobians_of(cell, params, few, steps - 1, probes=probes)
     lyapunov = exponents_of(cell, params, few, LEADING, steps // 10)

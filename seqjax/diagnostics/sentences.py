@@ -101,6 +101,15 @@ def of_the_loss(step: int) -> Sentence:
     return Sentence(text, {"step": step}, "sj.losses, which are computed from logits")
 
 
+def of_the_derivative(leaf: str) -> Sentence:
+    """A gradient that is not finite, though all states and ∂L/∂y are."""
+    text = (
+        f"All states are finite, and so is ∂L/∂y, but ∂L/∂params{leaf} is not: a derivative within a "
+        "step is infinite."
+    )
+    return Sentence(text, {"leaf": leaf}, "to look for √0 in the cell, and for ∞ in xs")
+
+
 def of_the_gradient(flow: Flow, cell: Cell, params: Params, gates: Saturation) -> Sentence:
     """How the gradient changes with the lag, and how to make it last or stay small."""
     steps = int(flow.lags[-1])

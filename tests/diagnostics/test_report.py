@@ -1,5 +1,6 @@
 """A diagnosis says the right thing of networks whose trouble is known, and costs what it promises."""
 
+import dataclasses
 import functools
 import math
 from typing import Any
@@ -301,3 +302,31 @@ def test_all_parts_together_cost_at_most_ten_backward_passes(batch, most):
     total += flops(_growth, cell, params, few.start, few.before, few.xs, 4)
     total += flops(_watch, cell, params, few.start, few.xs)
     assert 1 < total / one < most
+
+
+@dataclasses.dataclass(frozen=True)
+class Rooted(sj.Cell):
+    """h_t = h_{t-1} / 2 + √|x_t W|, whose derivative by W is infinite at x_t = 0."""
+
+    features: int
+
+    def init(self, key, in_features):
+        return {"kernel": jnp.ones((in_features, self.features))}
+
+    def initial_state(self, params, batch_shape=(), *, key=None):
+        return jnp.zeros((*batch_shape, self.features))
+
+    def step(self, params, state, x):
+        state = state / 2 + jnp.sqrt(jnp.abs(x @ params["kernel"]))
+        return state, state
+
+
+def test_a_derivative_that_is_infinite_within_a_step_is_named_and_nothing_is_made_of_it():
+    cell = Rooted(2)
+    params, xs = cell.init(jax.random.key(0), 1), jnp.ones((10, 2, 1)).at[4].set(0.0)
+    report = sj.diagnose(cell, params, xs, jnp.sum)
+    (sentence,) = report.sentences
+    assert "∂L/∂params['kernel'] is not: a derivative within a step is infinite" in sentence.text
+    assert report.flow is None
+    with pytest.raises(ValueError, match=r"flow: ∂L/∂params\['kernel'\] is not finite"):
+        sj.diagnostics.flow(cell, params, xs, jnp.sum)
