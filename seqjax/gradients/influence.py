@@ -17,6 +17,7 @@ from seqjax.gradients.online_rule import (
     Signal,
     StepLoss,
     add_past,
+    check_reset,
     in_each_row,
     present,
     restarted,
@@ -86,6 +87,7 @@ def influence_rule(
         pattern = pattern_of(cell, params.cell, row, one_row(x, len(batch_shape)), steps)
         check_influence(name, pattern, params.cell, influence, batch_shape)
         if reset is not None:
+            check_reset(name, reset, batch_shape)
             state = restarted(cell, params.cell, state, reset)
             first = in_all_rows(first_influence(cell, pattern, params.cell, row), batch_shape)
             influence = jax.tree.map(lambda f, J: where_rows(reset, f, J), first, influence)

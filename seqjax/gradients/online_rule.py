@@ -140,6 +140,18 @@ def restarted(cell: Cell, params: Params, state: State, reset: Array) -> State:
     return Plan(real=None, resets=None, fresh=fresh, reverse=False).restart(reset, state)
 
 
+def check_reset(rule: str, reset: Any, batch_shape: tuple[int, ...]) -> None:
+    """One bool for each row: of another shape it would cut the state along one axis and its past along
+    another.
+    """
+    shape, dtype = jnp.shape(reset), jnp.result_type(reset)
+    if shape != batch_shape or dtype != jnp.bool_:
+        raise ValueError(
+            f"{rule}: reset is {dtype}{list(shape)}; expected bool{list(batch_shape)}, "
+            "one for each row of the batch"
+        )
+
+
 def widest(*dtypes: Any) -> Any:
     """The widest of real dtypes, at least float32; JAX promotes none by itself where it is strict."""
     return max(

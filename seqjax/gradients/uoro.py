@@ -15,6 +15,7 @@ from seqjax.gradients.online_rule import (
     StepLoss,
     add_past,
     check_cell,
+    check_reset,
     in_each_row,
     present,
     restarted,
@@ -90,6 +91,7 @@ def uoro(cell: Cell, step_loss: StepLoss) -> Online:
         state, s, theta, keys = online_state
         batch_shape = x.shape[:-1]
         if reset is not None:
+            check_reset("uoro", reset, batch_shape)
             state = restarted(cell, params.cell, state, reset)
             begin = in_each_row(lambda k: first_traces(cell, params.cell, k), batch_shape)
             keys, *first = begin(keys)

@@ -141,3 +141,14 @@ def test_batches_of_another_form_are_refused():
         sj.online(made.cell, sj.uoro)(squares, still)(
             made.params, still.init(made.params), None, (xs, targets), None
         )
+
+
+@pytest.mark.parametrize("rule", [sj.rtrl, sj.uoro])
+@pytest.mark.parametrize("reset", [np.zeros(3, bool), np.zeros((2, 3)), np.zeros((3, 2), bool)])
+def test_a_reset_that_is_not_one_bool_for_each_row_is_refused(rule, reset, unchecked):
+    cell = sj.GRU(2)
+    params = sj.OnlineParams(cell.init(jax.random.key(0), 2))
+    online = rule(cell, lambda head, y, target: jnp.sum(y))
+    state = online.init(params, (2, 3), key=jax.random.key(1))
+    with pytest.raises(ValueError, match=r"reset is (bool|float).*; expected bool\[2, 3\]"):
+        online.update(params, state, jnp.ones((2, 3, 2)), None, reset=jnp.asarray(reset))
