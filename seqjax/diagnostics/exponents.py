@@ -88,7 +88,9 @@ def exponents_of(
     count = size if count is None else min(count, size)
     growth = _growth(cell, params, path.start, path.before, path.xs, count)
     counted = growth[align:]
-    return Lyapunov(jnp.mean(counted, axis=0), counted.shape[0])
+    # Over a short run QR has not yet brought them into order.
+    exponents = -jnp.sort(-jnp.mean(counted, axis=0), axis=-1)
+    return Lyapunov(exponents, counted.shape[0])
 
 
 @functools.partial(jax.jit, static_argnames=("cell", "count"))

@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array
 
 from seqjax import checks
+from seqjax.arithmetic import accumulator
 from seqjax.cell import Cell
 from seqjax.gradients.bptt import Metrics
 from seqjax.gradients.online_rule import OnlineParams, Rule
@@ -59,17 +60,19 @@ class OnlineMethod:
                 (params, online_state), grads = summed
                 x, target, reset = inputs
                 result = rule.update(params, online_state, x, target, reset=reset)
-                grads = jax.tree.map(jnp.add, grads, result.grads)
+                grads = jax.tree.map(lambda s, g: s + g.astype(s.dtype), grads, result.grads)
                 return ((params, result.state), grads), result.loss
 
             def window(model: Any, steps: OnlineBatch) -> tuple[Any, Metrics]:
                 params, opt_state, online_state = model
-                none = jax.tree.map(jnp.zeros_like, params)
+                none = jax.tree.map(lambda p: jnp.zeros(p.shape, accumulator(p.dtype)), params)
                 ((_, online_state), grads), losses = lax.scan(
                     step, ((params, online_state), none), steps
                 )
+                grads = jax.tree.map(lambda g, p: g.astype(p.dtype), grads, params)
                 updates, opt_state = optimizer.update(grads, opt_state, params)
                 params = optax.apply_updates(params, updates)
+                losses = losses.astype(accumulator(losses.dtype))
                 loss = Mean(losses.sum(), jnp.asarray(len(losses), losses.dtype))
                 return (params, opt_state, online_state), {"loss": loss}
 

@@ -92,3 +92,12 @@ def test_sizes_out_of_range_are_refused_in_a_sentence(x64):
         lyapunov(cell, params, jnp.ones((3, 2)), count=0)
     with pytest.raises(ValueError, match=r"lyapunov: state\.h is not finite after step 2"):
         lyapunov(cell, params, jnp.ones((3, 2)).at[2].set(jnp.nan))
+
+
+def test_the_largest_is_the_first_over_a_short_run_too():
+    cell = sj.LSTM(4)
+    params = cell.init(jax.random.key(0), 2)
+    xs = jax.random.normal(jax.random.key(1), (6, 5, 2))
+    exponents = np.asarray(sj.diagnostics.lyapunov(cell, params, xs, count=None).exponents)
+    assert exponents.shape == (5, 8)
+    assert np.all(np.diff(exponents, axis=1) <= 0)

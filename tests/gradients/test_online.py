@@ -152,3 +152,17 @@ def test_a_reset_that_is_not_one_bool_for_each_row_is_refused(rule, reset, unche
     state = online.init(params, (2, 3), key=jax.random.key(1))
     with pytest.raises(ValueError, match=r"reset is (bool|float).*; expected bool\[2, 3\]"):
         online.update(params, state, jnp.ones((2, 3, 2)), None, reset=jnp.asarray(reset))
+
+
+def test_gradients_of_narrow_params_are_summed_in_float32(standard_promotion):
+    """bfloat16 adds nothing to 256 but what is at least 1."""
+    cell = sj.DiagonalGRU(2)
+    head = jnp.ones(1, jnp.bfloat16)
+    params = sj.OnlineParams(cell.init(jax.random.key(0), 1), head)
+    update = sj.online(cell, sj.rtrl, every=1000)(
+        lambda head, y, target: jnp.sum(head), optax.sgd(1.0)
+    )
+    batch = jnp.ones((1000, 1, 1)), jnp.zeros((1000, 1))
+    result = jax.jit(update)(params, optax.sgd(1.0).init(params), None, batch, None)
+    assert result.params.head == 1 - 1000
+    assert result.metrics["loss"].count == 1000
