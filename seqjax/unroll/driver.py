@@ -76,7 +76,7 @@ def unroll(
     ((7, 3, 4), (3, 4))
     """
     check_cell(cell)
-    check_options(engine, remat)
+    check_options(engine, remat, reverse)
     xs, lengths, resets = as_arrays(xs, lengths, resets)
     arguments = params, xs, state, key, lengths, resets
     with forward_mode_explained():

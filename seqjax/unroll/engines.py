@@ -34,8 +34,9 @@ class Choice(NamedTuple):
     reason: str
 
 
-def check_options(engine: str, remat: Remat) -> None:
-    """Refuse what is no engine, and what is no way to keep less."""
+def check_options(engine: str, remat: Remat, reverse: bool = False) -> None:
+    """Refuse what is no engine, what is no way to keep less, and what is no direction."""
+    checks.one_of("unroll: reverse", reverse, (False, True))
     checks.one_of("unroll: engine", engine, ("auto", *ENGINES))
     steps = isinstance(remat, int | np.integer) and not isinstance(remat, bool) and remat >= 1
     if not steps and not (remat is None or (isinstance(remat, str) and remat in REMATS)):

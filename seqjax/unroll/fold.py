@@ -67,7 +67,7 @@ def unroll_fold(
     >>> gradient = jax.jit(jax.grad(loss))(params)
     """
     check_cell(cell)
-    check_options(engine, remat)
+    check_options(engine, remat, reverse)
     xs, lengths, resets = as_arrays(xs, lengths, resets)
     operands = jax.tree.map(jnp.asarray, operands)
     state, xs, plan = prepare(cell, params, xs, state, key, lengths, resets, reverse)

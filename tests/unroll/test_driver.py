@@ -271,3 +271,9 @@ def test_equal_cells_with_equal_shapes_compile_once_and_other_shapes_again(param
     assert len(traced) == 2
     run(sj.GRU(4, bias_init="uniform_fan_in"), xs[:0])
     assert len(traced) == 3
+
+
+@pytest.mark.parametrize("reverse", ["no", 1, None, np.array(True)])
+def test_a_direction_that_is_no_bool_is_refused(reverse, params, xs, unchecked):
+    with pytest.raises(ValueError, match=r"unroll: reverse: expected one of False, True, got"):
+        sj.unroll(CELL, params, xs, reverse=reverse)
