@@ -97,8 +97,8 @@ def test_sums_of_a_narrow_dtype_are_kept_in_float32():
     measure = lambda ys, _: jnp.sum(jnp.ones_like(ys))
     for remat in ("auto", 2):
         _, total = sj.unroll_fold(cell, params, xs, measure, remat=remat)
-        assert total == 3000
         assert total.dtype == jnp.float32
+        assert total == 3000
 
 
 def largest_array(function: Any, *arguments: Any) -> int:
