@@ -1,7 +1,9 @@
 """The few numerical conventions that every cell shares: accumulation, bias, choice along the batch."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
@@ -25,6 +27,26 @@ def state_dtype(of: Any) -> Any:
 def accumulator(dtype: DTypeLike) -> Any:
     """The dtype of states and sums: `dtype`, but never narrower than float32."""
     return jnp.dtype(dtype) if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
+def widened(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """`tree` with its narrow floats in float32, and the function that makes them narrow again.
+
+    Weights that a loop over time closes over have the gradients of all steps added up in their own
+    dtype, and bfloat16 adds nothing to 256 but what is at least 1. Widened outside the loop and made
+    narrow inside, they have the same values, and gradients that are added up in float32.
+    """
+    tree = jax.tree.map(jnp.asarray, tree)
+    dtypes = jax.tree.map(lambda leaf: leaf.dtype, tree)
+
+    def wide(leaf: Array) -> Array:
+        is_float = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return leaf.astype(accumulator(leaf.dtype)) if is_float else leaf
+
+    def narrow(wide: Any) -> Any:
+        return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), wide, dtypes)
+
+    return jax.tree.map(wide, tree), narrow
 
 
 def matmul(

@@ -4,6 +4,7 @@ Shapes are static under `jax.jit`, so a check runs once, while tracing, and cost
 """
 
 import math
+import reprlib
 from collections.abc import Collection
 from typing import Any, TypeGuard
 
@@ -98,3 +99,30 @@ def instance(name: str, value: Any, kind: type) -> None:
     """`value` is a `kind`."""
     if not isinstance(value, kind):
         raise ValueError(f"{name}: expected a {kind.__name__}, got {value!r}")
+
+
+def function(name: str, value: Any) -> None:
+    """`value` can be called."""
+    if not callable(value):
+        raise ValueError(f"{name}: expected a function, got {value!r}")
+
+
+def array(name: str, value: Any) -> jax.Array:
+    """`value` as an array of JAX; a ValueError that names it where it is ragged, or no numbers."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name}: expected an array of numbers, or nested lists of equal lengths, "
+            f"got {type(value).__name__} {reprlib.repr(value)}"
+        ) from None
+
+
+def key(name: str, value: Any) -> None:
+    """`value` is one random key, or None."""
+    typed = jnp.issubdtype(getattr(value, "dtype", np.int8), jax.dtypes.prng_key)
+    raw = getattr(value, "dtype", None) == np.uint32  # as jax.random.PRNGKey makes them
+    if value is None or (typed and value.ndim == 0) or (raw and value.ndim == 1):
+        return
+    came = f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else repr(value)
+    raise ValueError(f"{name}: expected one key, such as jax.random.key(0), got {came}")

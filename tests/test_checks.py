@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from seqjax import checks
@@ -117,3 +118,33 @@ def test_finite_refuses_what_is_no_finite_number(value, unchecked):
 @pytest.mark.parametrize("value", [0, -3, 1.5])
 def test_finite_lets_finite_numbers_pass(value, unchecked):
     checks.finite("bias", value)
+
+
+def test_array_takes_lists_and_numpy():
+    assert checks.array("f: xs", [[1.0, 2.0], [3.0, 4.0]]).shape == (2, 2)
+    assert checks.array("f: xs", np.arange(3.0)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("value", [[[1.0], [2.0, 3.0]], None, "abc", [None, 1]])
+def test_array_refuses_what_is_ragged_or_no_number(value, unchecked):
+    with pytest.raises(ValueError, match=r"f: xs: expected an array of numbers, .* got"):
+        checks.array("f: xs", value)
+
+
+@pytest.mark.parametrize("value", [0, "a", 1.5, jnp.zeros(2), jax.random.split(jax.random.key(0))])
+def test_key_refuses_what_is_not_one_key(value, unchecked):
+    with pytest.raises(ValueError, match=r"f: key: expected one key, such as jax\.random\.key"):
+        checks.key("f: key", value)
+
+
+def test_key_lets_keys_of_both_kinds_pass_and_none(unchecked):
+    drawn = []
+    for value in (jax.random.key(1), jax.random.PRNGKey(1), None):
+        checks.key("f: key", value)
+        drawn.append(value if value is None else float(jax.random.uniform(value)))
+    assert drawn[0] == drawn[1] is not None
+
+
+def test_function_refuses_what_cannot_be_called(unchecked):
+    with pytest.raises(ValueError, match="f: loss: expected a function, got 3"):
+        checks.function("f: loss", 3)

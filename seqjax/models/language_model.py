@@ -9,7 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Key
 
 from seqjax import checks, losses
-from seqjax.arithmetic import affine, compute_dtype, scale_kept
+from seqjax.arithmetic import affine, compute_dtype, scale_kept, widened
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Batch
 from seqjax.fields import check_fields
@@ -171,9 +171,11 @@ class LanguageModel:
         inputs, targets, mask, resets = (jnp.asarray(field) for field in batch)
         cell, cell_key, embedding_keys, output_keys = self._noise(key, inputs.shape[0])
 
+        wide, narrow = widened(params)
+
         def measure(ys: Array, operands: Any) -> dict[str, Mean]:
             targets, mask, keys = operands
-            logits = self.readout(params, self._drop(ys, keys))
+            logits = self.readout(narrow(wide), self._drop(ys, keys))
             nats = losses.token_cross_entropy(logits, targets, mask=mask)
             right = jnp.argmax(logits, axis=-1) == targets
             return {"nats": losses.mean_over(nats, mask), "accuracy": losses.mean_over(right, mask)}
@@ -205,7 +207,8 @@ class LanguageModel:
         ids = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
         known = (ids >= 0) & (ids < self.vocabulary)
         rows = jnp.where(known, ids, self.vocabulary)
-        return jnp.take(params.embedding, rows, axis=0, mode="fill", fill_value=jnp.nan)
+        embedding, narrow = widened(params.embedding)  # a frequent token sums over many places
+        return narrow(jnp.take(embedding, rows, axis=0, mode="fill", fill_value=jnp.nan))
 
     def readout(
         self, params: LanguageModelParams, y: Float[Array, "*any features"]

@@ -64,7 +64,8 @@ def unroll(
         the loss into the run with `sj.unroll_fold`.
 
     Returns the final state, and ys: [time, *batch, out_features]. Works under jit, vmap, grad, and jvp;
-    where a gated cell keeps less, forward mode needs `engine="scan"`.
+    where a gated cell keeps less, forward mode needs `engine="scan"`. (Within a `jit` of your own, JAX
+    refuses it in its own words.)
     Raises a ValueError for shapes that do not fit, params or a state of another cell, an unknown engine
     or one that the cell cannot have.
 
@@ -77,6 +78,7 @@ def unroll(
     """
     check_cell(cell)
     check_options(engine, remat, reverse)
+    checks.key("unroll: key", key)
     xs, lengths, resets = as_arrays(xs, lengths, resets)
     arguments = params, xs, state, key, lengths, resets
     with forward_mode_explained():

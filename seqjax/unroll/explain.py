@@ -3,13 +3,15 @@
 from typing import NamedTuple
 
 import jax
-from jaxtyping import Array, Shaped
+from jax.typing import ArrayLike
+from jaxtyping import Array
 
+from seqjax import checks
 from seqjax.cell import Cell, Layered, Params, State, as_gated, as_linear
 from seqjax.plan import Plan
 from seqjax.unroll import engines
 from seqjax.unroll.engines import Remat
-from seqjax.unroll.refusals import check_cell, check_params, check_shapes
+from seqjax.unroll.refusals import check_cell, check_params, check_shapes, check_step
 
 
 class LayerExplanation(NamedTuple):
@@ -42,7 +44,7 @@ class Explanation(NamedTuple):
 def explain(
     cell: Cell,
     params: Params,
-    xs: Shaped[Array, "..."] | jax.ShapeDtypeStruct,
+    xs: ArrayLike | jax.ShapeDtypeStruct,
     *,
     engine: str = "auto",
     remat: Remat = "auto",
@@ -67,6 +69,7 @@ def explain(
     ) -> tuple[State, Array]:
         if isinstance(cell, Layered):
             return cell.unroll_with(record, params, state, xs, plan)
+        check_step(cell, params, state, xs)
         choice = engines.choose(cell, engine, remat)
         promises = as_gated(cell) is not None, as_linear(cell) is not None, cell.mixing
         layers.append(LayerExplanation(cell, *promises, choice.engine, choice.reason))
@@ -78,5 +81,7 @@ def explain(
         state = cell.initial_state(params, batch_shape, key=jax.random.key(0))
         return record(cell, params, state, xs, Plan(None, None, None, False))
 
+    if not isinstance(xs, jax.ShapeDtypeStruct):
+        xs = checks.array("unroll: xs", xs)
     jax.eval_shape(trace, params, xs)
     return Explanation(tuple(layers))

@@ -1,6 +1,5 @@
 """A run of which only sums over time are kept, such as a loss: outputs exist a few steps at a time."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +8,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from seqjax.arithmetic import accumulator
+from seqjax import checks
+from seqjax.arithmetic import accumulator, widened
 from seqjax.cell import Cell, Params, State
 from seqjax.plan import Plan
 from seqjax.unroll.driver import forward_mode_explained, prepare
@@ -44,7 +44,8 @@ def unroll_fold(
     gives a pytree of sums over those steps, `sj.losses.mean_over(...)` for instance: what comes
     back is their sum over all steps. So neither the outputs nor what is made of them, such as logits
     [time, *batch, vocabulary], ever exist for more steps than that, in reverse mode either, which
-    computes them again. Weights that `measure` uses may be closed over.
+    computes them again. Weights that `measure` uses may be closed over; keep those in float32, as their
+    gradients are summed over the calls in their own dtype.
 
     operands: a pytree of [time, ...], targets and masks for instance; () where there are none.
     remat: what else reverse mode keeps, as in `sj.unroll`. With "sqrt" or an integer its segments are
@@ -53,7 +54,8 @@ def unroll_fold(
     needs all its outputs at once, and only `measure` is called on some at a time.
 
     It is not compiled by itself: call it within your own `jax.jit`.
-    Raises the ValueErrors of `sj.unroll`, and one for operands of another time.
+    Raises the ValueErrors of `sj.unroll`, and one for operands of another time and for a `measure` whose
+    result has an axis of steps.
 
     >>> import jax, jax.numpy as jnp, seqjax as sj
     >>> cell = sj.GRU(features=4)
@@ -68,8 +70,13 @@ def unroll_fold(
     """
     check_cell(cell)
     check_options(engine, remat, reverse)
+    checks.function("unroll_fold: measure", measure)
+    checks.key("unroll: key", key)
     xs, lengths, resets = as_arrays(xs, lengths, resets)
-    operands = jax.tree.map(jnp.asarray, operands)
+    operands = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: checks.array(f"unroll_fold: operands{jax.tree_util.keystr(path)}", leaf),
+        operands,
+    )
     state, xs, plan = prepare(cell, params, xs, state, key, lengths, resets, reverse)
     time = xs.shape[0]
     for path, leaf in jax.tree_util.tree_leaves_with_path(operands):
@@ -80,7 +87,8 @@ def unroll_fold(
             )
     with forward_mode_explained():
         if cell.causal:
-            run = functools.partial(run_cell, cell, params)
+            wide, narrow = widened(params)
+            run = lambda *arguments, **options: run_cell(cell, narrow(wide), *arguments, **options)
         else:  # its outputs are all there before the first of them is measured
             state, xs = run_cell(cell, params, state, xs, plan, engine=engine, remat=remat)
             run = lambda state, ys, plan, **options: (state, ys)
@@ -117,7 +125,15 @@ def _fold(
         return (state, jax.tree.map(lambda a, b: a + b.astype(a.dtype), sums, more)), None
 
     inputs = Steps(xs, plan.real, plan.cuts()), operands
-    _, shapes = jax.eval_shape(piece, state, jax.tree.map(lambda a: a[:length], inputs))
+    of = lambda steps: jax.eval_shape(piece, state, jax.tree.map(lambda a: a[:steps], inputs))[1]
+    shapes = of(length)
+    if time > length:
+        checks.same_tree(
+            "unroll_fold: what measure gives for one step",
+            of(1),
+            shapes,
+            f"measure of {length} steps",
+        )
     # Floating sums are at least float32: bfloat16 would soon take no more.
     wide = lambda a: accumulator(a.dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else a.dtype
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, wide(a)), shapes)

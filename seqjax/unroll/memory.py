@@ -12,7 +12,7 @@ from seqjax.cell import Cell, Layered, Params, State, as_gated
 from seqjax.floating import join_floating, split_floating
 from seqjax.plan import Plan
 from seqjax.unroll.chunked import CHUNK
-from seqjax.unroll.refusals import check_cell
+from seqjax.unroll.refusals import check_cell, check_step, params_of
 from seqjax.unroll.segments import segment_length
 
 
@@ -135,6 +135,7 @@ def _layers(cell: Cell, in_features: int) -> tuple[list[Layer], int]:
     ) -> tuple[State, Array]:
         if isinstance(cell, Layered):
             return cell.unroll_with(record, params, state, xs, plan)
+        check_step(cell, params, state, xs)
         own = xs is given
         layers.append(
             Layer(
@@ -147,16 +148,15 @@ def _layers(cell: Cell, in_features: int) -> tuple[list[Layer], int]:
         state, y = cell.step(params, state, xs[0])
         return state, y[None]
 
-    def run(xs: Array) -> Array:
+    def run(params: Params, xs: Array) -> Array:
         nonlocal given
         given = xs
-        key = jax.random.key(0)
-        params = cell.init(key, in_features)
-        state = cell.initial_state(params, (1,), key=key)
+        state = cell.initial_state(params, (1,), key=jax.random.key(0))
         _, ys = record(cell, params, state, xs, Plan(None, None, None, False))
         return ys
 
-    ys = jax.eval_shape(run, jax.ShapeDtypeStruct((1, 1, in_features), jnp.float32))
+    xs = jax.ShapeDtypeStruct((1, 1, in_features), jnp.float32)
+    ys = jax.eval_shape(run, params_of(cell, in_features), xs)
     return layers, _size(ys)
 
 

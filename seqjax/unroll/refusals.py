@@ -1,6 +1,7 @@
 """What `unroll` refuses, each in a sentence, before anything is computed."""
 
 import functools
+import reprlib
 from collections.abc import Sequence
 
 import jax
@@ -16,7 +17,8 @@ from seqjax.cell import Cell, Params, State
 def check_cell(cell: Cell) -> None:
     """A cell with a width, that can be a static argument."""
     if not isinstance(cell, Cell):
-        raise ValueError(f"unroll: cell is {cell!r}; expected a seqjax.Cell, such as sj.LSTM(256)")
+        came = reprlib.repr(cell)  # params, given in its place, would fill the screen
+        raise ValueError(f"unroll: cell is {came}; expected a seqjax.Cell, such as sj.LSTM(256)")
     try:
         hash(cell)
     except TypeError:
@@ -38,17 +40,20 @@ def check_params(cell: Cell, params: Params, xs: Array) -> None:
     """
     in_features = xs.shape[-1]
     source = f"for xs of shape {xs.shape} {cell!r}.init(key, in_features={in_features})"
-    try:
-        expected = params_of(cell, in_features)
-    except (jax.errors.JAXTypeError, NotImplementedError):
-        return  # a cell of one's own may draw in ways that cannot be traced; running it needs none
+    expected = params_of(cell, in_features)
     checks.same_tree("unroll: params", params, expected, source, dtypes=False)
 
 
 @functools.lru_cache(maxsize=256)
 def params_of(cell: Cell, in_features: int) -> Params:
-    """The shapes of a cell's params; nothing is drawn."""
-    return jax.eval_shape(lambda: cell.init(jax.random.key(0), in_features))
+    """The shapes of a cell's params; nothing is drawn, but by a cell that cannot be traced."""
+    draw = lambda: cell.init(jax.random.key(0), in_features)
+    try:
+        return jax.eval_shape(draw)
+    except (jax.errors.JAXTypeError, NotImplementedError):
+        with jax.ensure_compile_time_eval():  # a cell of one's own may draw with NumPy
+            params = draw()
+        return jax.eval_shape(lambda: params)
 
 
 def check_batch(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> None:
@@ -84,9 +89,9 @@ def as_arrays(
 ) -> tuple[Array, Array | None, Array | None]:
     """What may come as lists or NumPy, as arrays."""
     return (
-        jnp.asarray(xs),
+        checks.array("unroll: xs", xs),
         None if lengths is None else as_lengths(lengths),
-        None if resets is None else jnp.asarray(resets),
+        None if resets is None else checks.array("unroll: resets", resets),
     )
 
 
@@ -97,7 +102,7 @@ def as_lengths(lengths: ArrayLike | Sequence[int]) -> Array:
     plain = np.asarray(lengths)
     if np.issubdtype(plain.dtype, np.integer):
         plain = np.clip(plain, 0, np.iinfo(np.int32).max).astype(np.int32)
-    return jnp.asarray(plain)
+    return checks.array("unroll: lengths", plain)
 
 
 def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import jax
 from jax import lax
 from jaxtyping import Array
 
+from seqjax.arithmetic import widened
 from seqjax.cell import Cell, Params, State
 from seqjax.plan import Plan
 
@@ -27,10 +28,12 @@ def scan_keeping_states(
 def _scan(
     cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, keep_states: bool
 ) -> tuple[State, Array]:
+    params, narrow = widened(params)
+
     def body(state, inputs):
         x, real, cut = inputs
         state = plan.restart(cut, state)
-        after, y = cell.step(params, state, x)
+        after, y = cell.step(narrow(params), state, x)
         return plan.hold(real, after, state), y
 
     body = jax.checkpoint(body, prevent_cse=False) if keep_states else body

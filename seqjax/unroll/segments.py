@@ -5,6 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Array
 
+from seqjax.arithmetic import widened
 from seqjax.cell import Cell, Params, Run, State
 from seqjax.plan import Plan
 from seqjax.unroll.pieces import Steps, scan_pieces
@@ -20,10 +21,12 @@ def segmented(
     Reference: Chen et al. 2016, "Training deep nets with sublinear memory cost"; over time: Gruslys et
     al. 2016, "Memory-efficient backpropagation through time".
     """
+    params, narrow = widened(params)
 
     def segment(state: State, steps: Steps) -> tuple[State, Array]:
         # Steps lie in the order of the walk, so that within a segment it is a forward one.
-        return run(cell, params, state, steps.x, Plan(steps.real, steps.cut, plan.fresh, False))
+        within = Plan(steps.real, steps.cut, plan.fresh, reverse=False)
+        return run(cell, narrow(params), state, steps.x, within)
 
     steps = Steps(xs, plan.real, plan.cuts())
     return scan_pieces(segment, state, steps, length=length, reverse=plan.reverse, again=True)

@@ -168,3 +168,28 @@ def test_bad_hyperparameters_are_named():
         make(tied=True)
     with pytest.raises(ValueError, match=r"readout_init: expected one of .*'glorot'"):
         make(readout_init="gloriot")
+
+
+def test_gradients_of_bfloat16_params_are_summed_in_float32():
+    """E over all places of a token, V and b over all pieces of time, the cell over all steps."""
+    model = sj.models.LanguageModel(3, sj.GRU(4, param_dtype=jnp.bfloat16), 2)
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), model.init(jax.random.key(0)))
+    tokens = np.random.default_rng(1).integers(3, size=(1001, 1), dtype=np.int32)
+    batch = Batch(tokens[:-1], tokens[1:], np.ones((1000, 1), bool), np.zeros((1000, 1), bool))
+
+    def gradient(model, params):
+        carry = model.initial_state(params, (1,))
+        return jax.jit(jax.grad(lambda params: model.loss(params, carry, batch, key=None)[0]))(
+            params
+        )
+
+    exact = gradient(
+        dataclasses.replace(model, cell=sj.GRU(4)),
+        jax.tree.map(lambda a: a.astype(jnp.float32), params),
+    )
+    for narrow, wide in zip(
+        jax.tree.leaves(gradient(model, params)), jax.tree.leaves(exact), strict=True
+    ):
+        assert narrow.dtype == jnp.bfloat16
+        error = np.linalg.norm(np.asarray(narrow, np.float32) - wide) / np.linalg.norm(wide)
+        assert error < 0.05

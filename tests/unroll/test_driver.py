@@ -277,3 +277,22 @@ def test_equal_cells_with_equal_shapes_compile_once_and_other_shapes_again(param
 def test_a_direction_that_is_no_bool_is_refused(reverse, params, xs, unchecked):
     with pytest.raises(ValueError, match=r"unroll: reverse: expected one of False, True, got"):
         sj.unroll(CELL, params, xs, reverse=reverse)
+
+
+@pytest.mark.parametrize("value", [0, "a", 1.5])
+def test_what_is_no_key_is_refused(value, params, xs, unchecked):
+    with pytest.raises(ValueError, match=r"unroll: key: expected one key, such as .*, got"):
+        sj.unroll(CELL, params, xs, key=value)
+
+
+@pytest.mark.parametrize("name", ["xs", "lengths", "resets"])
+def test_what_is_no_array_is_refused_by_name(name, params, xs, unchecked):
+    arguments = {"xs": xs, name: "abc"}
+    with pytest.raises(ValueError, match=rf"unroll: {name}: expected an array of numbers"):
+        sj.unroll(CELL, params, **arguments)
+
+
+def test_params_in_the_place_of_the_cell_do_not_fill_the_screen(params, xs, unchecked):
+    with pytest.raises(ValueError, match=r"unroll: cell is .*; expected") as refusal:
+        sj.unroll(params, CELL, xs)
+    assert len(str(refusal.value)) < 200

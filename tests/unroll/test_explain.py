@@ -83,3 +83,10 @@ def test_it_refuses_what_unroll_refuses(params):
         sj.explain(CELL, params, jax.ShapeDtypeStruct((3,), jnp.float32))
     with pytest.raises(ValueError, match="unroll: xs is int32; expected floating point"):
         sj.explain(CELL, params, jax.ShapeDtypeStruct((7, 2, 3), jnp.int32))
+
+
+def test_lists_are_taken_and_what_is_no_array_is_refused(params, unchecked):
+    given = sj.explain(CELL, params, [[[0.0] * 3] * 2] * 7)  # pyright: ignore[reportArgumentType]
+    assert given == sj.explain(CELL, params, XS)
+    with pytest.raises(ValueError, match="unroll: xs: expected an array of numbers"):
+        sj.explain(CELL, params, "abc")  # pyright: ignore[reportArgumentType]

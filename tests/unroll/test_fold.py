@@ -137,3 +137,44 @@ def test_operands_of_another_time_are_refused():
     message = r"xs has 4 time steps but operands\['targets'\] has shape \(3, 2\); expected \[time, "
     with pytest.raises(ValueError, match=message):
         sj.unroll_fold(cell, params, jnp.ones((4, 2, 2)), measure, operands)
+
+
+@pytest.mark.parametrize("remat", [None, "state", "sqrt"])
+@pytest.mark.parametrize("cell", [sj.Elman(3), sj.MGU(3)])
+def test_gradients_of_bfloat16_params_are_not_summed_in_bfloat16(cell, remat):
+    """Each term may be 2⁻⁸ off; a sum of 1000 of them in bfloat16 would lose half of itself."""
+    params = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cell.init(jax.random.key(0), 2))
+    xs = jax.random.normal(jax.random.key(1), (1000, 2, 2))
+
+    def whole(params):
+        return jnp.sum(sj.unroll(cell, params, xs, remat=remat)[1].astype(jnp.float32))
+
+    def summed(params):
+        measure = lambda ys, _: jnp.sum(ys.astype(jnp.float32))
+        return sj.unroll_fold(cell, params, xs, measure, remat=remat)[1]
+
+    exact = jax.grad(whole)(jax.tree.map(lambda a: a.astype(jnp.float32), params))
+    both = jax.jit(lambda params: (jax.grad(whole)(params), jax.grad(summed)(params)))
+    for found in both(params):
+        for narrow, wide in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
+            assert narrow.dtype == jnp.bfloat16
+            error = np.linalg.norm(np.asarray(narrow, np.float32) - wide) / np.linalg.norm(wide)
+            assert error < 0.02
+
+
+def test_a_measure_of_single_steps_is_refused():
+    params, xs = sj.LSTM(3).init(jax.random.key(0), 2), jnp.ones((2 * FOLDED + 1, 3, 2))
+    per_step = lambda ys, _: jnp.sum(ys, axis=(1, 2))
+    with pytest.raises(
+        ValueError, match=r"measure gives for one step is .*\[1\]; expected .*\[64\]"
+    ):
+        sj.unroll_fold(sj.LSTM(3), params, xs, per_step)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_measure_and_what_is_no_operand_is_refused():
+    params, xs = sj.LSTM(3).init(jax.random.key(0), 2), jnp.ones((5, 3, 2))
+    with pytest.raises(ValueError, match="unroll_fold: measure: expected a function, got None"):
+        sj.unroll_fold(sj.LSTM(3), params, xs, None)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"unroll_fold: operands\['a'\]: expected an array"):
+        sj.unroll_fold(sj.LSTM(3), params, xs, lambda ys, _: jnp.sum(ys), {"a": "b"})

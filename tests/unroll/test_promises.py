@@ -129,3 +129,16 @@ def test_only_what_reads_the_past_is_causal():
         assert not cell.causal
         with pytest.raises(ValueError, match="outputs read the tokens that are to be predicted"):
             sj.models.LanguageModel(9, cell, 4)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda cell: sj.explain(cell, jnp.ones((3, 3)), XS),
+        lambda cell: sj.plan_memory(cell, 10, in_features=3),
+    ],
+    ids=["explain", "plan_memory"],
+)
+def test_what_runs_nothing_refuses_a_bad_step_too(ask):
+    with pytest.raises(ValueError, match=r"Mine.step gives .*; expected a pair \(state, y\)"):
+        ask(Mine(lambda p, s, x: s))
