@@ -1,5 +1,9 @@
 """From text to arrays: tokenizers, lanes, splits. And tasks that are drawn: `synthetic`."""
 
+from seqjax.data.buckets import Buckets as Buckets
+from seqjax.data.buckets import Example as Example
+from seqjax.data.buckets import Padded as Padded
+from seqjax.data.buckets import pad as pad
 from seqjax.data.byte_level import ByteTokenizer as ByteTokenizer
 from seqjax.data.characters import CharTokenizer as CharTokenizer
 from seqjax.data.lanes import Batch as Batch

@@ -16,6 +16,7 @@ from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer, Normal, draw
 from seqjax.losses import Mean
+from seqjax.models.inputs import look_up
 from seqjax.unroll import unroll, unroll_fold
 from seqjax.unroll.engines import Remat, check_options
 
@@ -200,15 +201,7 @@ class LanguageModel:
 
         Raises a ValueError for tokens that are no integers.
         """
-        ids = jnp.asarray(tokens)
-        if not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise ValueError(f"LanguageModel: tokens are {ids.dtype}; expected integers")
-        # Narrow ids could not be compared with the size of the vocabulary, which would wrap.
-        ids = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
-        known = (ids >= 0) & (ids < self.vocabulary)
-        rows = jnp.where(known, ids, self.vocabulary)
-        embedding, narrow = widened(params.embedding)  # a frequent token sums over many places
-        return narrow(jnp.take(embedding, rows, axis=0, mode="fill", fill_value=jnp.nan))
+        return look_up("LanguageModel", params.embedding, tokens)
 
     def readout(
         self, params: LanguageModelParams, y: Float[Array, "*any features"]

@@ -1,0 +1,186 @@
+"""Ragged examples in padded batches: nothing is lost, nothing is changed, the position comes back."""
+
+import itertools
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from seqjax.data import Buckets, Example, pad
+from seqjax.data.buckets import quantiles
+
+LENGTHS = [3, 9, 4, 2, 8, 1, 0, 9, 5, 5, 7]
+EXAMPLES = [Example([100 * i + t for t in range(n)], i) for i, n in enumerate(LENGTHS)]
+
+
+NO_EXAMPLES: Any = [([1], 2)]
+
+
+class Words(NamedTuple):
+    words: Any
+    letters: Any
+
+
+def seen(batch):
+    """(label, tokens) of each real row."""
+    return [
+        (int(batch.targets[row]), batch.inputs[: batch.lengths[row], row].tolist())
+        for row in np.flatnonzero(batch.real)
+    ]
+
+
+ALL = sorted((e.targets, e.inputs) for e in EXAMPLES)
+
+
+def test_a_batch_holds_the_numbers_and_zeros():
+    examples = [Example(np.arange(6.0).reshape(3, 2), [1, 2]), Example(np.ones((1, 2)), [3, 4, 5])]
+    batch = pad(examples, time=4, rows=3)
+    expected = np.zeros((4, 3, 2), np.float32)
+    expected[:3, 0] = [[0, 1], [2, 3], [4, 5]]
+    expected[0, 1] = 1
+    np.testing.assert_array_equal(batch.inputs, expected)
+    np.testing.assert_array_equal(batch.targets, [[1, 3, 0], [2, 4, 0], [0, 5, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(batch.lengths, [3, 1, 0])
+    np.testing.assert_array_equal(batch.target_lengths, [2, 3, 0])
+    assert batch.inputs.dtype == np.float32
+    assert batch.targets.dtype == batch.lengths.dtype == np.int32
+
+
+def test_axes_after_time_are_padded_to_a_multiple():
+    """The letters of words: 3 and 5 at most, so 8."""
+    words = lambda *lengths: Words(
+        np.ones(len(lengths), int), np.ones((len(lengths), max(lengths)), int)
+    )
+    batch = pad([Example(words(3, 2), 0), Example(words(5, 1, 4), 1)], time=3, rows=2)
+    assert batch.inputs.words.shape == (3, 2)
+    assert batch.inputs.letters.shape == (3, 2, 8)
+    np.testing.assert_array_equal(batch.inputs.letters.sum(axis=-1), [[3, 5], [3, 5], [0, 5]])
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7])
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 100])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_pass_has_every_example_once(seed, batch_size, workers):
+    batches = Buckets(EXAMPLES, batch_size, boundaries=(3, 6, 9), seed=seed, workers=workers)
+    for number in range(3):
+        assert batches.pass_number == number
+        given = [next(batches) for _ in range(batches.steps_per_pass)]
+        assert sorted(itertools.chain.from_iterable(map(seen, given))) == ALL
+
+
+def test_each_batch_is_of_one_bucket_and_has_its_shape():
+    batches = Buckets(EXAMPLES, 2, boundaries=(3, 6, 9), seed=0)
+    for batch in itertools.islice(batches, batches.steps_per_pass):
+        time = batch.inputs.shape[0]
+        least = {3: 0, 6: 4, 9: 7}[time]
+        assert batch.inputs.shape == (time, 2)
+        assert all(least <= n <= time for n in batch.lengths[batch.real])
+
+
+def test_passes_are_shuffled_each_in_its_own_way_and_alike_in_every_run():
+    orders = []
+    for _ in range(2):
+        batches = Buckets(EXAMPLES, 2, boundaries=(3, 6, 9), seed=3)
+        given = [str(seen(next(batches))) for _ in range(3 * batches.steps_per_pass)]
+        orders.append(given)
+    assert orders[0] == orders[1]
+    n = len(orders[0]) // 3
+    assert orders[0][:n] != orders[0][n : 2 * n] != orders[0][2 * n :]
+    other = Buckets(EXAMPLES, 2, boundaries=(3, 6, 9), seed=4)
+    assert [str(seen(next(other))) for _ in range(n)] != orders[0][:n]
+
+
+def test_one_pass_is_in_order_and_moves_nothing():
+    batches = Buckets(EXAMPLES, 2, boundaries=(9,), seed=3)
+    before = batches.get_state()
+    assert list(itertools.chain.from_iterable(map(seen, batches.one_pass()))) == ALL
+    assert batches.get_state() == before
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5, 13])
+def test_a_position_through_json_goes_on_where_it_was(taken):
+    make = lambda workers: Buckets(EXAMPLES, 2, boundaries=(3, 9), seed=1, workers=workers)
+    first, second = make(2), make(0)
+    for _ in range(taken):
+        next(first)
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    for _ in range(9):
+        assert seen(next(first)) == seen(next(second))
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [
+        (lambda: Buckets(EXAMPLES[1:], 2, seed=1), "examples"),
+        (lambda: Buckets(EXAMPLES, 3, seed=1), "batches|batch_size"),
+        (lambda: Buckets(EXAMPLES, 2, seed=2), "seed"),
+        (lambda: Buckets(EXAMPLES, 2, seed=1, boundaries=(20,)), "batches|longest"),
+    ],
+    ids=["examples", "batch size", "seed", "boundaries"],
+)
+def test_a_position_of_something_else_is_refused(other, name):
+    with pytest.raises(ValueError, match=rf"Buckets.set_state: state has ({name}) "):
+        Buckets(EXAMPLES, 2, seed=1).set_state(other().get_state())
+    with pytest.raises(ValueError, match="state has the keys"):
+        Buckets(EXAMPLES, 2, seed=1).set_state({"next_batch": 0})
+
+
+def test_what_is_too_long_is_refused_or_skipped_and_counted(caplog):
+    with pytest.raises(ValueError, match=r"examples\[1\] has 9 steps, .* holds 8 \(2 of 11"):
+        Buckets(EXAMPLES, 2, boundaries=(4, 8))
+    batches = Buckets(EXAMPLES, 2, boundaries=(4, 8), longer="skip")
+    assert batches.skipped == 2
+    assert "skipped 2 of 11 examples with more than 8 steps" in caplog.text
+    kept = list(itertools.chain.from_iterable(map(seen, batches.one_pass())))
+    assert sorted(kept) == [pair for pair in ALL if len(pair[1]) <= 8]
+
+
+def test_padding_is_the_share_of_steps_that_are_not_real():
+    batches = Buckets(EXAMPLES, 2, boundaries=(3, 6, 9), seed=0)
+    steps = real = 0
+    for batch in batches.one_pass():
+        steps += batch.inputs.size
+        real += batch.lengths.sum()
+    assert batches.padding == pytest.approx(1 - real / steps)
+
+
+def test_the_quantiles_hold_equally_many_and_the_longest():
+    lengths = np.arange(1, 101)
+    assert quantiles(lengths, buckets=4)[-1] == 100
+    counts = np.bincount(np.searchsorted(quantiles(lengths, buckets=4), lengths))
+    assert all(abs(count - 25) <= 1 for count in counts)
+    assert quantiles(np.array([5, 5, 5])) == (5,)
+    assert quantiles(np.array([0])) == (1,)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Buckets([], 2), "examples is empty"),
+        (lambda: Buckets(EXAMPLES, 0), "batch_size: expected a positive integer"),
+        (lambda: Buckets(EXAMPLES, 2, boundaries=(5, 3)), "expected rising integers, got"),
+        (lambda: Buckets(EXAMPLES, 2, boundaries=()), "expected rising integers, got"),
+        (lambda: Buckets(EXAMPLES, 2, seed=-1), "seed: expected an integer of at least 0"),
+        (lambda: Buckets(EXAMPLES, 2, longer="cut"), "longer: expected one of 'refuse', 'skip'"),
+        (lambda: Buckets(NO_EXAMPLES, 2), r"examples\[0\] is a tuple; expected an Example"),
+        (lambda: Buckets([Example(Words([1, 2], [[3]]), 0)], 2), r"examples\[0\].*\[1, 2\] steps"),
+        (
+            lambda: pad([Example([1, 2], 0)], time=1, rows=1),
+            "inputs of 2 steps do not fit in time=1",
+        ),
+        (lambda: pad([Example([1], 0)] * 2, time=1, rows=1), "from 1 to 1 examples, got 2"),
+        (
+            lambda: pad([Example([1], 0), Example([1], [1])], 1, 2),
+            "targets: expected arrays in all",
+        ),
+        (
+            lambda: pad([Example([1], 0), Example([[1]], 0)], 1, 2),
+            r"as many axes each, got \[1, 2\]",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_makes_no_batch_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
