@@ -8,3 +8,7 @@ from seqjax.models.inputs import Vectors as Vectors
 from seqjax.models.language_model import LanguageModel as LanguageModel
 from seqjax.models.language_model import LanguageModelParams as LanguageModelParams
 from seqjax.models.readout import Readout as Readout
+from seqjax.models.tagger import Tagger as Tagger
+from seqjax.models.tagger import TaggerParams as TaggerParams
+from seqjax.models.words import Spelled as Spelled
+from seqjax.models.words import WordsAndLetters as WordsAndLetters

@@ -9,18 +9,17 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks, losses
-from seqjax.arithmetic import compute_dtype, where_rows
+from seqjax.arithmetic import compute_dtype
 from seqjax.cell import Cell, Params
 from seqjax.data import Padded
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
 from seqjax.models.inputs import Inputs
+from seqjax.models.pooling import POOLS, pooled_features, pooled_outputs
 from seqjax.models.readout import Readout, dropped
 from seqjax.unroll import unroll
 from seqjax.unroll.engines import Remat, check_options
-
-POOLS = ("last", "mean", "max")
 
 
 class ClassifierParams(NamedTuple):
@@ -80,8 +79,7 @@ class Classifier:
     def init(self, key: Array) -> ClassifierParams:
         """Each part by its own key."""
         inputs_key, cell_key, readout_key = jax.random.split(key, 3)
-        ends = 1 if self.cell.causal or self.pool != "last" else 2
-        width = ends * self.cell.out_features
+        width = pooled_features(self.pool, self.cell)
         return ClassifierParams(
             self.inputs.init(inputs_key),
             self.cell.init(cell_key, self.inputs.features),
@@ -105,7 +103,7 @@ class Classifier:
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
         xs = self.inputs.apply(params.inputs, inputs, keys[0])
         _, ys = unroll(cell, params.cell, xs, key=keys[1], lengths=lengths, remat=self.remat)
-        pooled = _pooled(self.pool, ys, lengths, both_ends=not cell.causal)
+        pooled = pooled_outputs(self.pool, cell, ys, lengths)
         pooled = dropped(pooled, self.dropout, keys[2])
         return params.readout("Classifier: pooled", pooled, compute_dtype(self))
 
@@ -127,24 +125,3 @@ class Classifier:
             "accuracy": losses.mean_over(right, real),
         }
         return smoothed, (carry, metrics)
-
-
-def _pooled(
-    pool: str, ys: Float[Array, "time *batch features"], lengths: Any, *, both_ends: bool
-) -> Float[Array, "*batch pooled"]:
-    """One vector for each sequence, of its real steps alone."""
-    time, batch_shape = ys.shape[0], ys.shape[1:-1]
-    lengths = jnp.full(batch_shape, time) if lengths is None else jnp.asarray(lengths)
-    some = lengths > 0
-    if pool == "last":
-        last = jnp.maximum(jnp.minimum(lengths, time) - 1, 0)[None, ..., None]
-        ends = jnp.take_along_axis(ys, jnp.broadcast_to(last, (1, *ys.shape[1:])), axis=0)[0]
-        pooled = jnp.concatenate([ends, ys[0]], axis=-1) if both_ends else ends
-    elif pool == "mean":  # outputs of the padding are 0
-        count = jnp.maximum(lengths, 1)[..., None].astype(ys.dtype)
-        pooled = jnp.sum(ys, axis=0) / jnp.broadcast_to(count, ys.shape[1:])
-    else:
-        steps = jnp.arange(time).reshape(time, *(1,) * len(batch_shape))
-        real = jnp.broadcast_to(steps, (time, *batch_shape)) < lengths[None]
-        pooled = jnp.max(where_rows(real, ys, jnp.full_like(ys, -jnp.inf)), axis=0)
-    return where_rows(some, pooled, jnp.zeros_like(pooled))

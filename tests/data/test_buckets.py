@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqjax.data import Buckets, Example, pad
-from seqjax.data.buckets import quantiles
+from seqjax.data.buckets import least_padding
 
 LENGTHS = [3, 9, 4, 2, 8, 1, 0, 9, 5, 5, 7]
 EXAMPLES = [Example([100 * i + t for t in range(n)], i) for i, n in enumerate(LENGTHS)]
@@ -145,13 +145,21 @@ def test_padding_is_the_share_of_steps_that_are_not_real():
     assert batches.padding == pytest.approx(1 - real / steps)
 
 
-def test_the_quantiles_hold_equally_many_and_the_longest():
-    lengths = np.arange(1, 101)
-    assert quantiles(lengths, buckets=4)[-1] == 100
-    counts = np.bincount(np.searchsorted(quantiles(lengths, buckets=4), lengths))
-    assert all(abs(count - 25) <= 1 for count in counts)
-    assert quantiles(np.array([5, 5, 5])) == (5,)
-    assert quantiles(np.array([0])) == (1,)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_boundaries_leave_the_least_padding_of_all(seed):
+    lengths = np.random.default_rng(seed).integers(1, 9, size=12)
+    cost = lambda cuts: sum(cuts[np.searchsorted(cuts, n)] for n in lengths)
+    for buckets in (1, 2, 3):
+        choices = itertools.combinations_with_replacement(range(1, lengths.max()), buckets - 1)
+        least = min(cost((*sorted(c), lengths.max())) for c in choices)
+        assert cost(least_padding(lengths, buckets)) == least
+
+
+def test_boundaries_of_few_and_of_many_lengths():
+    assert least_padding(np.array([5, 5, 5])) == (5,)
+    assert least_padding(np.array([0])) == (1,)
+    many = least_padding(np.arange(1, 5001), buckets=4)
+    np.testing.assert_allclose(many, [1250, 2500, 3750, 5000], rtol=0.05)
 
 
 @pytest.mark.parametrize(
