@@ -11,6 +11,7 @@ from seqjax import data as data
 from seqjax import diagnostics as diagnostics
 from seqjax import initializers as initializers
 from seqjax import losses as losses
+from seqjax import metrics as metrics
 from seqjax import models as models
 from seqjax import optim as optim
 from seqjax.cell import Cell as Cell

@@ -51,7 +51,17 @@ def test_the_names_that_other_code_depends_on_are_there():
     functions = {"unroll", "unroll_with_info", "unroll_fold", "plan_memory", "explain", "summary"}
     functions |= {"bptt", "tbptt", "accumulated_tbptt", "diagnose", "diagnostics"}
     functions |= {"rtrl", "snap", "uoro", "rflo", "eprop", "online", "OnlineParams", "OnlineBatch"}
-    text = {"generate", "stream", "score", "data", "models", "losses", "optim", "training"}
+    text = {
+        "generate",
+        "stream",
+        "score",
+        "data",
+        "models",
+        "losses",
+        "metrics",
+        "optim",
+        "training",
+    }
     names = cells | wrappers | contract | functions | text
     assert [name for name in names if not hasattr(seqjax, name)] == []
 
@@ -63,7 +73,17 @@ def test_an_unknown_name_is_an_attribute_error():
 
 def test_importing_seqjax_brings_in_nothing_heavy():
     """What only training, plots or text need is imported when it is used."""
-    heavy = ["orbax", "rich", "tyro", "matplotlib", "tokenizers", "grain", "torch", "flax"]
+    heavy = [
+        "orbax",
+        "rich",
+        "tyro",
+        "matplotlib",
+        "tokenizers",
+        "sacrebleu",
+        "grain",
+        "torch",
+        "flax",
+    ]
     code = f"import sys, seqjax; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

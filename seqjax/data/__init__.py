@@ -1,4 +1,4 @@
-"""From text to arrays: tokenizers, lanes, splits. And tasks that are drawn: `synthetic`."""
+"""From files to arrays: readers, tokenizers, lanes, buckets. And tasks that are drawn: `synthetic`."""
 
 from seqjax.data.buckets import Buckets as Buckets
 from seqjax.data.buckets import Example as Example
@@ -6,11 +6,22 @@ from seqjax.data.buckets import Padded as Padded
 from seqjax.data.buckets import pad as pad
 from seqjax.data.byte_level import ByteTokenizer as ByteTokenizer
 from seqjax.data.characters import CharTokenizer as CharTokenizer
+from seqjax.data.columns import read_columns as read_columns
+from seqjax.data.comma_separated import TimeSeries as TimeSeries
+from seqjax.data.comma_separated import read_csv as read_csv
+from seqjax.data.idx import read_idx as read_idx
 from seqjax.data.lanes import Batch as Batch
 from seqjax.data.lanes import Windows as Windows
 from seqjax.data.lanes import lanes as lanes
 from seqjax.data.lanes import passes as passes
 from seqjax.data.loading import load_tokenizer as load_tokenizer
+from seqjax.data.parallel import read_parallel as read_parallel
+from seqjax.data.piano_rolls import read_piano_rolls as read_piano_rolls
+from seqjax.data.piano_rolls import read_voices as read_voices
+from seqjax.data.series import ForecastWindows as ForecastWindows
+from seqjax.data.series import Scaling as Scaling
+from seqjax.data.series import forecast_windows as forecast_windows
+from seqjax.data.series import split_by_position as split_by_position
 from seqjax.data.subwords import BPETokenizer as BPETokenizer
 from seqjax.data.synthetic import AddingBatch as AddingBatch
 from seqjax.data.synthetic import SymbolBatch as SymbolBatch
@@ -23,4 +34,7 @@ from seqjax.data.text import shakespeare as shakespeare
 from seqjax.data.text import split as split
 from seqjax.data.tokenizer import Stream as Stream
 from seqjax.data.tokenizer import Tokenizer as Tokenizer
+from seqjax.data.tsv import read_tsv as read_tsv
+from seqjax.data.vocabulary import Labels as Labels
+from seqjax.data.vocabulary import Vocabulary as Vocabulary
 from seqjax.data.words import WordTokenizer as WordTokenizer

@@ -40,9 +40,17 @@ class Padded(NamedTuple):
     real: Bool[np.ndarray, " rows"]
 
 
-def pad(examples: Sequence[Example], time: int, rows: int, *, multiple: int = 8) -> Padded:
+def pad(
+    examples: Sequence[Example],
+    time: int,
+    rows: int,
+    *,
+    target_time: int | None = None,
+    multiple: int = 8,
+) -> Padded:
     """`examples` as one batch of `rows` rows and `time` steps, with 0 for what is not there.
 
+    target_time: the steps of the targets, those of the inputs unless given.
     Axes after time may differ too, as the letters of words do: they are padded to the longest of the
     batch, rounded up to `multiple`, so that few shapes occur. Integers become int32, floats float32.
 
@@ -59,16 +67,19 @@ def pad(examples: Sequence[Example], time: int, rows: int, *, multiple: int = 8)
         raise ValueError(f"pad: expected from 1 to {rows} examples, got {len(examples)}")
     sides = [Example(_arrays(e.inputs), _arrays(e.targets)) for e in examples]
     lengths = Example(*([_length(side) for side in of] for of in zip(*sides, strict=True)))
-    for name, found in zip(Example._fields, lengths, strict=True):
+    times = Example(time, time if target_time is None else target_time)
+    for name, found, room in zip(Example._fields, lengths, times, strict=True):
         longest = max((n for n in found if n is not None), default=0)
-        if longest > time:
-            raise ValueError(f"pad: {name} of {longest} steps do not fit in time={time}")
+        if longest > room:
+            raise ValueError(f"pad: {name} of {longest} steps do not fit in {room}")
         if len({n is None for n in found}) > 1:
             raise ValueError(f"pad: {name}: expected arrays in all examples, or numbers in all")
     if len({jax.tree.structure(e) for e in sides}) > 1:
         raise ValueError("pad: expected examples of one structure, got several")
-    stack = lambda *leaves: _stacked(leaves, time, rows, multiple)
-    inputs, targets = jax.tree.map(stack, *sides)
+    inputs, targets = (
+        jax.tree.map(lambda *leaves, room=room: _stacked(leaves, room, rows, multiple), *of)
+        for of, room in zip(zip(*sides, strict=True), times, strict=True)
+    )
     row = lambda found: (
         None if found[0] is None else np.pad(np.array(found, np.int32), (0, rows - len(found)))
     )
@@ -89,7 +100,8 @@ class Buckets:
         logged, and stands in `skipped`.
     workers: threads that make batches ahead; 0 makes each when it is asked for.
 
-    Every batch of a bucket has the same shape, so that a compiled function is compiled once a bucket.
+    Every batch of a bucket has the same shape, that of its longest inputs and of its longest targets, so
+    that a compiled function is compiled once a bucket.
     Yields `Padded`. The position is plain data: `get_state` gives it as JSON values, `set_state` goes
     there. Needs the `grain` package: pip install 'seqjax[train]'.
 
@@ -122,7 +134,8 @@ class Buckets:
             checks.size("Buckets: seed", seed)
         if len(examples) == 0:
             raise ValueError("Buckets: examples is empty; expected at least one Example")
-        lengths = np.array([_longest(e, i) for i, e in enumerate(examples)])
+        sides = np.array([_steps(e, i) for i, e in enumerate(examples)])
+        lengths = sides.max(axis=1)
         if boundaries is None:
             boundaries = least_padding(lengths)
         self.boundaries = _rising(boundaries)
@@ -142,7 +155,7 @@ class Buckets:
             logger.warning(message, self.skipped, len(lengths), self.boundaries[-1])
         of_bucket = np.searchsorted(self.boundaries, lengths)
         self._members = [np.flatnonzero(of_bucket == b) for b in range(len(self.boundaries))]
-        self._examples, self._lengths = examples, lengths
+        self._examples, self._sides = examples, sides
         self._batch_size, self._seed, self._workers = batch_size, seed, workers
         self._batches = self._dataset(seed)
         self._iterator = self._from_the_start()
@@ -159,14 +172,13 @@ class Buckets:
 
     @property
     def padding(self) -> float:
-        """The share of steps of a pass that are padding; those of rows that are not real included."""
-        size = self._batch_size
-        steps = sum(
-            -(-len(members) // size) * size * boundary
-            for members, boundary in zip(self._members, self.boundaries, strict=True)
-        )
-        kept = self._lengths[self._lengths <= self.boundaries[-1]]
-        return 1 - int(kept.sum()) / steps if steps else 0.0
+        """The share of steps of a pass, of inputs and targets, that are padding; whole rows included."""
+        size, real, steps = self._batch_size, 0, 0
+        for members in self._members:
+            if len(members):
+                real += int(self._sides[members].sum())
+                steps += -(-len(members) // size) * size * int(self._sides[members].max(0).sum())
+        return 1 - real / steps if steps else 0.0
 
     def one_pass(self) -> Iterator[Padded]:
         """Every example once, in order, for evaluation; the position of `self` stays where it is."""
@@ -208,8 +220,8 @@ class Buckets:
     def _identity(self) -> dict[str, int]:
         """What a position depends on."""
         return {
-            "examples": len(self._lengths),
-            "steps": int(self._lengths.sum()),
+            "examples": len(self._sides),
+            "steps": int(self._sides.sum()),
             "batches": self.steps_per_pass,
             "batch_size": self._batch_size,
             "longest": self.boundaries[-1],
@@ -220,13 +232,16 @@ class Buckets:
         """One pass as a `grain.MapDataset`, shuffled anew in each repetition where there is a seed."""
         grain = _grain()
         buckets = []
-        for number, (members, time) in enumerate(zip(self._members, self.boundaries, strict=True)):
+        for number, members in enumerate(self._members):
             if len(members) == 0:
                 continue
             bucket = grain.MapDataset.source(_Members(self._examples, members))
             if seed is not None:
                 bucket = bucket.shuffle(seed=_seed(seed, number + 1))
-            collate = functools.partial(pad, time=time, rows=self._batch_size)
+            time, target_time = map(int, self._sides[members].max(axis=0))
+            collate = functools.partial(
+                pad, time=time, rows=self._batch_size, target_time=target_time
+            )
             buckets.append(bucket.batch(self._batch_size, batch_fn=collate))
         batches = grain.MapDataset.concatenate(buckets)
         return batches if seed is None else batches.shuffle(seed=_seed(seed, 0))
@@ -312,17 +327,17 @@ def _length(side: Any) -> int | None:
     return times.pop() if times else None
 
 
-def _longest(example: Example, index: int) -> int:
-    """The steps of the longer side of an example."""
+def _steps(example: Example, index: int) -> tuple[int, int]:
+    """The steps of inputs and of targets, 0 where those are numbers."""
     if not isinstance(example, Example):
         raise ValueError(
             f"Buckets: examples[{index}] is a {type(example).__name__}; expected an Example"
         )
     try:
-        found = [_length(_arrays(side)) for side in example]
+        inputs, targets = (_length(_arrays(side)) or 0 for side in example)
     except ValueError as error:
         raise ValueError(f"Buckets: examples[{index}]: {error}") from None
-    return max(n or 0 for n in found)
+    return inputs, targets
 
 
 def _stacked(leaves: Sequence[np.ndarray], time: int, rows: int, multiple: int) -> np.ndarray:

@@ -37,7 +37,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """
     file = Path(path)
     if file.is_dir():
-        raise IsADirectoryError(f"{file} is a directory; expected a text file")
+        raise IsADirectoryError(f"{file} is a directory; expected a file")
     if not file.exists():
         raise FileNotFoundError(f"{file} does not exist (looked from {Path.cwd()})")
     raw = file.read_bytes()

@@ -73,7 +73,7 @@ def test_each_batch_is_of_one_bucket_and_has_its_shape():
     batches = Buckets(EXAMPLES, 2, boundaries=(3, 6, 9), seed=0)
     for batch in itertools.islice(batches, batches.steps_per_pass):
         time = batch.inputs.shape[0]
-        least = {3: 0, 6: 4, 9: 7}[time]
+        least = {3: 0, 5: 4, 9: 7}[time]  # no example has 6 steps
         assert batch.inputs.shape == (time, 2)
         assert all(least <= n <= time for n in batch.lengths[batch.real])
 
@@ -175,7 +175,7 @@ def test_boundaries_of_few_and_of_many_lengths():
         (lambda: Buckets([Example(Words([1, 2], [[3]]), 0)], 2), r"examples\[0\].*\[1, 2\] steps"),
         (
             lambda: pad([Example([1, 2], 0)], time=1, rows=1),
-            "inputs of 2 steps do not fit in time=1",
+            "inputs of 2 steps do not fit in 1",
         ),
         (lambda: pad([Example([1], 0)] * 2, time=1, rows=1), "from 1 to 1 examples, got 2"),
         (
@@ -192,3 +192,12 @@ def test_boundaries_of_few_and_of_many_lengths():
 def test_what_makes_no_batch_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_inputs_and_targets_have_room_of_their_own():
+    examples = [Example([1] * n, [2] * m) for n, m in [(2, 5), (3, 1), (7, 9), (8, 2)]]
+    shapes = [
+        (batch.inputs.shape, batch.targets.shape)
+        for batch in Buckets(examples, 2, boundaries=(5, 9)).one_pass()
+    ]
+    assert shapes == [((3, 2), (5, 2)), ((8, 2), (9, 2))]

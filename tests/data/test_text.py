@@ -36,7 +36,7 @@ def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_in(
 
 @pytest.mark.parametrize("read", [read_text, read_bytes])
 def test_a_directory_is_refused(read, tmp_path: Path):
-    with pytest.raises(IsADirectoryError, match="is a directory; expected a text file"):
+    with pytest.raises(IsADirectoryError, match="is a directory; expected a file"):
         read(tmp_path)
 
 

@@ -1,0 +1,46 @@
+"""Arrays in the idx format, in which MNIST comes."""
+
+import math
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from seqjax.data.files import unpacked
+
+DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[np.generic]:
+    """The array of an idx file, packed by gzip or not, in its shape and dtype.
+
+    The file is: two bytes 0, one for the dtype, one for the number of axes; the size of each axis in
+    four bytes; the numbers, the last axis fastest. All have their highest byte first.
+
+    There are no lines, and so none to skip. Raises a ValueError for a wrong magic number, and for a
+    file that is shorter or longer than its axes say; FileNotFoundError and IsADirectoryError where
+    there is none. Reference: LeCun, Cortes, Burges, the MNIST database.
+    """
+    name, raw = os.fspath(path), unpacked(path)
+    magic = raw[:4]
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in DTYPES or not magic[3]:
+        kinds = ", ".join(f"{kind:02x}" for kind in DTYPES)
+        raise ValueError(
+            f"{name} has the magic number {magic.hex(' ') or 'of no bytes'}; expected "
+            f"00 00, one of {kinds}, and the number of axes, as idx files begin"
+        )
+    dtype, axes = np.dtype(DTYPES[magic[2]]), magic[3]
+    start = 4 + 4 * axes
+    if len(raw) < start:
+        raise ValueError(
+            f"{name} is cut off: {len(raw)} bytes, but the sizes of {axes} axes end at {start}"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(raw, ">u4", axes, offset=4))
+    expected = start + math.prod(shape) * dtype.itemsize
+    if len(raw) != expected:
+        wrong = "is cut off" if len(raw) < expected else "is too long"
+        raise ValueError(
+            f"{name} {wrong}: {len(raw)} bytes; expected {expected} for {dtype.name}{list(shape)}"
+        )
+    array = np.frombuffer(raw, dtype, offset=start).reshape(shape)
+    return array.astype(dtype.newbyteorder("="))

@@ -1,0 +1,244 @@
+"""Windows of a time series: each forecast once, nothing copied, and a scaling that comes back."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from seqjax.data import Buckets, Example, Scaling, forecast_windows, split_by_position
+
+
+def steps(time: int, columns: int = 2) -> np.ndarray:
+    """Numbers that are all different: row t, column c holds 10 t + c."""
+    return 10.0 * np.arange(time)[:, None] + np.arange(columns)
+
+
+# Scaling ------------------------------------------------------------------------------------------
+
+
+def test_the_deviation_is_that_of_the_population():
+    """Means 3 and 10; the squares of the differences add up to 8 and 0 over 4 steps."""
+    scaling = Scaling.fit([[1, 10], [3, 10], [3, 10], [5, 10]])
+    assert scaling.mean == (3.0, 10.0)
+    np.testing.assert_allclose(scaling.deviation, (np.sqrt(2), 1.0), rtol=1e-15)
+    np.testing.assert_allclose(scaling.apply([[3 + np.sqrt(2), 12]]), [[1, 2]], rtol=1e-14)
+
+
+def test_a_spread_that_vanishes_when_it_is_squared_is_left_as_it_is():
+    assert Scaling.fit([[0.0], [1e-200]]).deviation == (1.0,)
+
+
+@pytest.mark.parametrize("constant", [0.1, 0.0, 1e12 / 3, -7])
+def test_a_constant_column_becomes_zero_and_comes_back(constant):
+    train = np.column_stack([np.full(1000, constant), np.arange(1000.0)])
+    scaling = Scaling.fit(train)
+    assert scaling.deviation[0] == 1
+    assert not scaling.apply(train)[:, 0].any()
+    np.testing.assert_array_equal(scaling.invert(scaling.apply(train))[:, 0], constant)
+
+
+def test_what_is_scaled_has_mean_0_and_deviation_1():
+    train = np.random.default_rng(0).normal(size=(50, 3)) * [1, 100, 1e-4] + [5, -3, 0]
+    scaled = Scaling.fit(train).apply(train)
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-13)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, rtol=1e-13)
+
+
+def test_a_narrow_series_is_fitted_in_float64():
+    """In float32 the mean of these is 16,777,216 and the deviation 0 or more, by how it is summed."""
+    train = np.array([[2.0**24], [2.0**24 + 2], [2.0**24 + 4]], np.float32)
+    scaling = Scaling.fit(train)
+    assert scaling.mean == (2.0**24 + 2,)
+    assert scaling.apply(train).dtype == np.float64
+
+
+NUMBERS = st.integers(-(10**9), 10**9).map(lambda number: number / 1000)
+
+
+@given(
+    hnp.arrays(np.float64, (7, 2), elements=NUMBERS),
+    hnp.arrays(np.float64, (3, 4, 2), elements=NUMBERS),
+)
+def test_invert_undoes_apply(train, values):
+    """Both round at most a few times, at the size of the largest number on the way."""
+    scaling = Scaling.fit(train)
+    largest = max(np.abs(values).max(), np.abs(train).max())
+    np.testing.assert_allclose(
+        scaling.invert(scaling.apply(values)), values, rtol=1e-14, atol=1e-14 * largest
+    )
+
+
+def test_the_scaling_of_some_columns_is_theirs():
+    values = np.random.default_rng(1).normal(size=(20, 4))
+    scaling = Scaling.fit(values)
+    chosen = scaling.select([2, 0])
+    assert chosen.mean == (scaling.mean[2], scaling.mean[0])
+    assert chosen.deviation == (scaling.deviation[2], scaling.deviation[0])
+    np.testing.assert_array_equal(chosen.apply(values[:, [2, 0]]), scaling.apply(values)[:, [2, 0]])
+
+
+# Parts --------------------------------------------------------------------------------------------
+
+
+def test_parts_of_steps_leave_the_rest_out():
+    train, validation, test = split_by_position(steps(20), (9, 4, 3))
+    np.testing.assert_array_equal(np.concatenate([train, validation, test]), steps(20)[:16])
+    assert [len(part) for part in (train, validation, test)] == [9, 4, 3]
+
+
+@pytest.mark.parametrize(
+    ("time", "shares", "lengths"),
+    [
+        (10, (0.7, 0.1, 0.2), [7, 1, 2]),
+        (100, (0.29, 0.71), [29, 71]),
+        (10, (0.6, 0.2), [6, 2]),
+        (7, (0.5, 0.5), [4, 3]),
+        (3, (1.0,), [3]),
+    ],
+)
+def test_shares_end_at_the_nearest_step(time, shares, lengths):
+    parts = split_by_position(np.arange(time), shares)
+    assert [len(part) for part in parts] == lengths
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(sum(lengths)))
+
+
+def test_with_a_past_every_step_of_a_later_part_is_forecast_and_none_of_an_earlier_one():
+    past, horizon, ends = 4, 3, (12, 20, 30)
+    parts = split_by_position(steps(30, 1), (12, 8, 10), past=past)
+    assert [len(part) for part in parts] == [12, 8 + past, 10 + past]
+    for part, start, end in zip(parts, (past, *ends[:-1]), ends, strict=True):
+        windows = forecast_windows(part, past, horizon)
+        scored = {t // 10 for window in windows for t in window.targets[:, 0]}
+        assert scored == set(range(start, end))
+        assert len(windows) == end - start - horizon + 1
+
+
+def test_parts_are_views():
+    series = steps(10)
+    for part in split_by_position(series, (5, 5), past=2):
+        assert np.shares_memory(part, series)
+
+
+@pytest.mark.parametrize(
+    ("parts", "options", "message"),
+    [
+        ((6, 5), {}, r"parts \(6, 5\) hold 11 steps, but series has 10"),
+        ((6, 0), {}, "parts: expected a positive integer, got 0"),
+        ((0.5, 0.6), {}, "expected shares with a sum of at most 1"),
+        ((0.5, -0.1), {}, "expected a positive number, got -0.1"),
+        ((0.98, 0.02), {}, r"parts\[1\] is 0.02 and holds no step of 10"),
+        ((5, 0.5), {}, "all integers, or shares, all floats"),
+        ((), {}, "all integers, or shares, all floats"),
+        ((True, True), {}, "expected a positive number, got True"),
+        ((3, 7), {"past": 4}, r"parts\[1\] starts at step 3, with fewer than past=4"),
+        ((3, 7), {"past": -1}, "past: expected an integer of at least 0"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_makes_no_parts_is_refused(parts, options, message):
+    with pytest.raises(ValueError, match=message):
+        split_by_position(np.arange(10), parts, **options)
+
+
+# Windows ------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.integers(0, 20))
+def test_window_i_is_the_past_and_the_steps_after_it(past, horizon, stride, more):
+    time = past + horizon + more
+    series = steps(time)
+    windows = forecast_windows(series, past, horizon, stride=stride)
+    starts = [s for s in range(time) if s % stride == 0 and s + past + horizon <= time]
+    assert len(windows) == len(starts)
+    for start, window in zip(starts, windows, strict=True):
+        assert isinstance(window, Example)
+        np.testing.assert_array_equal(window.inputs, series[start : start + past])
+        now = start + past
+        np.testing.assert_array_equal(window.targets, series[now : now + horizon])
+
+
+@pytest.mark.parametrize("targets", [None, [1], (2, 0), [0, 1, 2]])
+def test_targets_are_the_columns_that_were_chosen(targets):
+    series = steps(12, 3)
+    window = forecast_windows(series, 4, 2, targets=targets)[3]
+    np.testing.assert_array_equal(window.inputs, series[3:7])
+    expected = series[7:9] if targets is None else series[7:9][:, list(targets)]
+    np.testing.assert_array_equal(window.targets, expected)
+
+
+@pytest.mark.parametrize("targets", [None, [1]])
+def test_windows_are_views_of_the_series(targets):
+    series = steps(12, 3)
+    for window in forecast_windows(series, 4, 2, targets=targets):
+        assert np.shares_memory(window.inputs, series)
+        assert np.shares_memory(window.targets, series)
+
+
+def test_windows_are_indexed_as_a_list_is():
+    windows = forecast_windows(steps(12), 4, 2, stride=3)
+    rows = [window.inputs[0, 0] for window in windows]
+    assert rows == [0, 30, 60]
+    assert windows[-1].inputs[0, 0] == 60
+    assert [window.inputs[0, 0] for window in windows[::-1]] == rows[::-1]
+    assert windows[np.int64(1)].inputs[0, 0] == 30
+    for index in (3, -4):
+        with pytest.raises(IndexError):
+            _ = windows[index]
+
+
+def test_buckets_take_the_windows_as_they_are():
+    windows = forecast_windows(steps(30), 6, 2, targets=[1])
+    batches = Buckets(windows, 4, boundaries=(6,), workers=0)
+    seen = []
+    for batch in batches.one_pass():
+        assert batch.inputs.shape == (6, 4, 2)
+        for row in np.flatnonzero(batch.real):
+            seen.append(batch.inputs[0, row, 0] / 10)
+            np.testing.assert_array_equal(
+                batch.targets[: batch.target_lengths[row], row], steps(30)[6:8, 1:] + 10 * seen[-1]
+            )
+    assert seen == list(range(len(windows)))
+
+
+HOLE = steps(9)
+HOLE[4, 1] = np.nan
+ENDLESS: Any = [[1.0], [np.inf], [np.nan]]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: forecast_windows(steps(7), 5, 3), "series has 7 steps; expected at least 8"),
+        (lambda: forecast_windows(steps(7), 0, 3), "past: expected a positive integer, got 0"),
+        (lambda: forecast_windows(steps(7), 3, 0), "horizon: expected a positive integer, got 0"),
+        (lambda: forecast_windows(steps(7), 3, 1, stride=0), "stride: expected a positive"),
+        (
+            lambda: forecast_windows(steps(7), 3, 1, targets=[2]),
+            r"targets: expected columns in \[0, 2\), got 2",
+        ),
+        (
+            lambda: forecast_windows(steps(7), 3, 1, targets=[-1]),
+            "targets: expected an integer of at least 0, got -1",
+        ),
+        (lambda: forecast_windows(steps(7), 3, 1, targets=[]), "expected at least one column"),
+        (lambda: forecast_windows(np.arange(9.0), 3, 1), r"shape \(9,\).*series\[:, None\]"),
+        (lambda: forecast_windows(HOLE, 3, 1), r"holds nan at step 4, column 1 \(1 such values\)"),
+        (lambda: Scaling.fit(HOLE), r"Scaling.fit: train holds nan at step 4, column 1"),
+        (lambda: Scaling.fit(ENDLESS), r"holds inf at step 1, column 0 \(2 such values\)"),
+        (lambda: Scaling.fit(np.zeros((0, 2))), r"shape \(0, 2\); expected \[time, columns\]"),
+        (lambda: Scaling.fit([["a"], ["b"]]), "train is <U1; expected real numbers"),
+        (lambda: Scaling.fit(steps(4)).apply([1.0]), r"apply: values has shape \(1,\); expected"),
+        (lambda: Scaling.fit(steps(4)).invert(np.float64(1)), r"invert: values has shape \(\)"),
+        (lambda: Scaling.fit(steps(4)).select([]), "select: columns: expected at least one"),
+        (lambda: Scaling.fit(steps(4)).select([2]), r"select: columns: expected .* \[0, 2\)"),
+        (lambda: Scaling((0.0,), (0.0,)), "deviation: expected a positive number, got 0.0"),
+        (lambda: Scaling((0.0,), (1.0, 1.0)), "1 means but 2 deviations"),
+        (lambda: split_by_position(np.float64(1), (1,)), "series is a scalar"),
+    ],
+)
+def test_what_is_no_series_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
