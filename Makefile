@@ -29,13 +29,13 @@ test: $(VENV)/.dev ## format, lint, types, floors, tests
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-newest: ## the tests on the newest jax, under Python 3.12 or later, where that interpreter exists
 	@if [ -z "$(NEWEST)" ]; then echo "make test-newest: no Python 3.12 or later was found; set NEWEST=/path/to/python"; exit 1; fi
 	@$(MAKE) --no-print-directory VENV=.venv-newest PYTHON="$(NEWEST)" .venv-newest/.dev
 	.venv-newest/bin/python -m pip install --quiet --upgrade jax jaxlib
-	.venv-newest/bin/python -m pytest -n 2 $(ARGS)
+	.venv-newest/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 format: $(VENV)/.dev ## let ruff format and fix
 	$(BIN)/ruff format .

@@ -39,9 +39,12 @@ from seqjax.cells import PeepholeLSTM as PeepholeLSTM
 from seqjax.cells import PreActivationRNN as PreActivationRNN
 from seqjax.cells import SkipRNN as SkipRNN
 from seqjax.diagnostics import diagnose as diagnose
+from seqjax.generate import beam_search as beam_search
+from seqjax.generate import continuations as continuations
 from seqjax.generate import generate as generate
 from seqjax.generate import score as score
 from seqjax.generate import stream as stream
+from seqjax.generate import translate as translate
 from seqjax.gradients import OnlineBatch as OnlineBatch
 from seqjax.gradients import OnlineParams as OnlineParams
 from seqjax.gradients import accumulated_tbptt as accumulated_tbptt

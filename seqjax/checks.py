@@ -126,3 +126,36 @@ def key(name: str, value: Any) -> None:
         return
     came = f"{value.dtype}{list(value.shape)}" if hasattr(value, "dtype") else repr(value)
     raise ValueError(f"{name}: expected one key, such as jax.random.key(0), got {came}")
+
+
+def scalar(name: str, value: Any) -> jax.Array:
+    """`value` as an array, which is one real number."""
+    try:
+        number = jnp.asarray(value)
+        came = f"{number.dtype}{list(number.shape)}"
+    except (TypeError, ValueError):
+        number, came = None, type(value).__name__
+    if number is None or number.shape or not jnp.issubdtype(number.dtype, jnp.floating):
+        raise ValueError(f"{name} gives {came}; expected one real number")
+    return number
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """`value` as the shape of an array, a tuple of sizes."""
+    try:
+        return jax.eval_shape(lambda: jnp.zeros(tuple(value))).shape
+    except TypeError:
+        raise ValueError(
+            f"{name}: expected a tuple of integers of at least 0, got {value!r}"
+        ) from None
+
+
+def differentiable(name: str, tree: Any) -> None:
+    """All leaves of `tree` are floating point."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        dtype = array(f"{name}{jax.tree_util.keystr(path)}", leaf).dtype
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} is {dtype}; expected floating point, "
+                "as a gradient is taken with respect to it"
+            )

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from seqjax.gradients.bptt import Gradient, GradientFn, Loss, Metrics, with_loss
-from seqjax.gradients.refusals import check_batch, check_lengths, check_loss
+from seqjax.gradients.bptt import Gradient, GradientFn, Loss, Metrics, formed, with_loss
+from seqjax.gradients.refusals import check_call, check_lengths
 from seqjax.gradients.sums import Sums
 from seqjax.gradients.truncation import (
     Losses,
@@ -46,12 +46,12 @@ class AccumulatedTBPTT:
 
     def gradient(self, loss: Loss) -> GradientFn:
         """`gradient(params, carry, batch, key) -> Gradient`, its metrics summed over the windows."""
+        name = "accumulated_tbptt"
+        loss = formed(name, loss)
         truncation = Truncation(loss, self.k1, self.k2, self.losses, by_count(self.weight))
 
         def gradient(params: Any, carry: Any, batch: Any, key: Array | None) -> Gradient:
-            name = "accumulated_tbptt"
-            first = check_batch(name, batch, self.k1, self.k2, self.short_batches)
-            value = check_loss(name, loss, params, carry, first, key, self.weight)
+            carry, batch, value = check_call(name, self, loss, params, carry, batch, key)
 
             def window(
                 sums: Sums, gradient: Callable[[Any], WindowGradient]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from seqjax import checks
 from seqjax.losses import Mean
 
 Metrics: TypeAlias = dict[str, Mean]
@@ -50,7 +51,8 @@ def bptt(loss: Loss) -> GradientFn:
     Gives `gradient(params, carry, batch, key) -> Gradient`. Its metrics are those of the loss and,
     where the loss reports none of that name, "loss": its scalar, counted once.
 
-    Time and memory O(T). References: Werbos 1990; Rumelhart, Hinton, Williams 1986.
+    Time and memory O(T). Raises a ValueError for a loss of another form than `Loss`, and for params that
+    are not floating point. References: Werbos 1990; Rumelhart, Hinton, Williams 1986.
 
     >>> import jax.numpy as jnp
     >>> def loss(params, carry, batch, key):
@@ -59,14 +61,44 @@ def bptt(loss: Loss) -> GradientFn:
     >>> float(gradient.grads), float(gradient.metrics["loss"].value)
     (4.0, 8.0)
     """
+    loss = formed("bptt", loss)
 
     def gradient(params: Any, carry: Any, batch: Any, key: Array | None) -> Gradient:
+        checks.differentiable("bptt: params", params)
         (value, (carry, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(
             params, carry, batch, key
         )
         return Gradient(grads, carry, with_loss(value, metrics))
 
     return gradient
+
+
+def formed(name: str, loss: Loss) -> Loss:
+    """`loss`, whose scalar is an array and whose result is refused where it has another form."""
+    checks.function(f"{name}: the loss", loss)
+
+    def checked(params: Any, carry: Any, batch: Any, key: Array | None) -> Any:
+        result = loss(params, carry, batch, key)
+        pair = lambda value: isinstance(value, tuple | list) and len(value) == 2
+        if not pair(result) or not pair(result[1]):
+            raise ValueError(
+                f"{name}: the loss gives {described(result)}; expected (scalar, (carry, metrics)), "
+                "with carry None where there is no state, and metrics {} where nothing is reported"
+            )
+        value, (carry, metrics) = result
+        value = checks.scalar(f"{name}: the loss", value)
+        with_loss(value, metrics)
+        return value, (carry, metrics)
+
+    return checked
+
+
+def described(value: Any) -> str:
+    """The form of what a loss gives: `(float32[], GRUState)`."""
+    if type(value) in (tuple, list):
+        return f"({', '.join(map(described, value))})"
+    is_array = isinstance(value, jax.Array)
+    return f"{value.dtype}{list(value.shape)}" if is_array else type(value).__name__
 
 
 def with_loss(value: Array, metrics: Any) -> Metrics:

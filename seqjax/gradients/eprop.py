@@ -8,7 +8,8 @@ from jaxtyping import Array
 
 from seqjax.cell import Cell, Params, State, as_gated
 from seqjax.gradients.influence import influence_rule
-from seqjax.gradients.online_rule import Online, Signal, StepLoss, check_cell
+from seqjax.gradients.online_refusals import check_rule
+from seqjax.gradients.online_rule import Online, Signal, StepLoss
 from seqjax.wrappers.gated import GatedWrapper
 
 
@@ -65,12 +66,17 @@ def eprop(cell: Cell, step_loss: StepLoss, *, signal: Signal | None = None) -> O
     >>> random_eprop = functools.partial(sj.eprop, signal=feedback)
     >>> rule = random_eprop(sj.LSTM(features=8), loss)
     """
-    check_cell("eprop", cell)
+    return cut_rule("eprop", cell, step_loss, signal)
+
+
+def cut_rule(name: str, cell: Cell, step_loss: StepLoss, signal: Signal | None) -> Online:
+    """E-prop under the name of the rule that a user asked for."""
+    check_rule(name, cell, step_loss, signal)
     gated = as_gated(cell)
     if gated is None:
         raise ValueError(
-            f"eprop: cell is {cell!r}; expected a gated cell, such as sj.LSTM or sj.GRU. "
+            f"{name}: cell is {cell!r}; expected a gated cell, such as sj.LSTM or sj.GRU. "
             "sj.rtrl, sj.snap(n) and sj.uoro serve every causal cell; for linear and diagonal ones "
             "sj.rtrl is exact at the cost of the step"
         )
-    return influence_rule("eprop", Cut(gated), step_loss, signal=signal)
+    return influence_rule(name, cell, step_loss, signal=signal, through=Cut(gated))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from seqjax.arithmetic import where_rows
 from seqjax.cell import Cell, Params, State
+from seqjax.gradients.online_refusals import checked
 from seqjax.gradients.online_rule import (
     Online,
     OnlineParams,
@@ -17,14 +18,12 @@ from seqjax.gradients.online_rule import (
     Signal,
     StepLoss,
     add_past,
-    check_reset,
     in_each_row,
     present,
     restarted,
     widest,
 )
 from seqjax.gradients.pattern import Pattern, pattern_of, start_by_vector, step_by_vector
-from seqjax.gradients.width import input_of
 from seqjax.real_vector import to_vector
 
 
@@ -49,24 +48,23 @@ def influence_rule(
     step_loss: StepLoss,
     steps: int | None = None,
     signal: Signal | None = None,
+    through: Cell | None = None,
 ) -> Online:
     """J_t = D_t J_{t-1} + I_t, cut to the entries that can be nonzero within `steps` steps.
 
     D_t = ∂s_t/∂s_{t-1}, I_t = ∂⁺s_t/∂θ. dL_t/dθ = ∂L_t/∂s_{t-1} · J_{t-1} + ∂⁺L_t/∂θ.
+    through: the cell whose derivatives these are, with the params, states and values of `cell`; None is
+        `cell` itself.
     """
+    named, cell = cell, cell if through is None else through
 
-    def init(
-        params: OnlineParams,
-        batch_shape: tuple[int, ...] = (),
-        *,
-        state: State = None,
-        key: Array | None = None,
+    def begin(
+        params: OnlineParams, batch_shape: tuple[int, ...], x: Any, state: State, key: Array | None
     ) -> InfluenceState:
         given = state
         if state is None:
             state = cell.initial_state(params.cell, batch_shape, key=key)
         row = one_row(state, len(batch_shape))
-        x = input_of(name, cell, params.cell, row)
         pattern = pattern_of(cell, params.cell, row, x, steps)
         influence = first_influence(cell, pattern, params.cell, row)
         if given is not None:
@@ -85,13 +83,11 @@ def influence_rule(
         state, influence = online_state
         row = one_row(state, len(batch_shape))
         pattern = pattern_of(cell, params.cell, row, one_row(x, len(batch_shape)), steps)
-        check_influence(name, pattern, params.cell, influence, batch_shape)
         if reset is not None:
-            check_reset(name, reset, batch_shape)
             state = restarted(cell, params.cell, state, reset)
             first = in_all_rows(first_influence(cell, pattern, params.cell, row), batch_shape)
             influence = jax.tree.map(lambda f, J: where_rows(reset, f, J), first, influence)
-        now = present(cell, step_loss, signal, params, state, x, target)
+        now = present(name, cell, step_loss, signal, params, state, x, target)
         grads = add_past(now.direct, from_past(pattern, now.past, influence))
 
         def advance(state: State, x: Array, influence: Params) -> Params:
@@ -101,7 +97,7 @@ def influence_rule(
         after = InfluenceState(now.after, influence)
         return OnlineStep(after, OnlineParams(grads, now.head), now.loss, now.y)
 
-    return Online(init, update)
+    return checked(name, named, begin, update)
 
 
 def one_row(tree: Any, batch_axes: int) -> Any:
@@ -120,21 +116,6 @@ def leafwise(function: Any, pattern: Pattern, *trees: Params) -> Params:
     leaves = [structure.flatten_up_to(tree) for tree in trees]
     found = [function(*args) for args in zip(pattern.states, pattern.kept, *leaves, strict=True)]
     return jax.tree.unflatten(structure, found)
-
-
-def check_influence(
-    name: str, pattern: Pattern, params: Params, influence: Params, batch_shape: tuple[int, ...]
-) -> None:
-    """The online state is that of this cell, batch and width of inputs."""
-    shapes = leafwise(lambda states, _, a: (len(states), *a.shape), pattern, params)
-    is_shape = lambda shape: isinstance(shape, tuple) and all(isinstance(n, int) for n in shape)
-    expected = [(*batch_shape, *shape) for shape in jax.tree.leaves(shapes, is_leaf=is_shape)]
-    came = [leaf.shape for leaf in jax.tree.leaves(influence)]
-    if came != expected:
-        raise ValueError(
-            f"{name}: online_state holds an influence of shapes {came}; expected {expected}, "
-            f"as init(params, {batch_shape}) gives it for this cell"
-        )
 
 
 def first_influence(cell: Cell, pattern: Pattern, params: Params, state: State) -> Params:

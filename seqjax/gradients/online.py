@@ -1,6 +1,8 @@
 """Updates from an online rule: one every few steps, with the traces carried from batch to batch."""
 
 import dataclasses
+import functools
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +15,10 @@ from seqjax import checks
 from seqjax.arithmetic import accumulator
 from seqjax.cell import Cell
 from seqjax.gradients.bptt import Metrics
+from seqjax.gradients.online_refusals import check_reset, typed_key
 from seqjax.gradients.online_rule import OnlineParams, Rule
-from seqjax.gradients.updates import Update, UpdateFn
+from seqjax.gradients.refusals import arrays, time_steps
+from seqjax.gradients.updates import Update, UpdateFn, check_optimizer
 from seqjax.losses import Mean
 
 
@@ -38,23 +42,41 @@ class OnlineMethod:
     rule: Rule
     every: int
 
+    def __post_init__(self) -> None:
+        """Refuse what is no rule, or no number of steps."""
+        checks.positive("online: every", self.every)
+        try:
+            inspect.signature(self.rule).bind(self.cell, None)
+        except TypeError:
+            raise ValueError(
+                f"online: rule is {self.rule!r}; expected one that is called as rule(cell, step_loss), "
+                "such as sj.rtrl, sj.snap(1) or sj.uoro"
+            ) from None
+
     def __call__(self, step_loss: Any, optimizer: optax.GradientTransformation) -> UpdateFn:
         """The update function: a scan over the steps of a batch, with an update every few steps.
 
         step_loss: a `StepLoss`; not typed as one, as other methods take the loss of a whole batch.
         """
         rule = self.rule(self.cell, step_loss)
+        check_optimizer("online", optimizer)
 
         def update(
             params: OnlineParams, opt_state: Any, carry: Any, batch: Any, key: Array | None
         ) -> Update:
             batch = check_batch(batch)
             time, *batch_shape = batch.xs.shape[:-1]
+            begin = functools.partial(rule.init, batch_shape=tuple(batch_shape))
             online_state = carry
             if carry is None:
-                online_state = rule.init(params, tuple(batch_shape), key=key)
-            elif key is not None:
-                online_state = carry._replace(cell=self.cell.redraw(carry.cell, key))
+                online_state = begin(params, key=key)
+            else:
+                expected = jax.eval_shape(lambda p: begin(p, key=jax.random.key(0)), params)
+                source = f"init(params, {tuple(batch_shape)}), for xs of shape {batch.xs.shape},"
+                checks.same_tree("online: carry", carry, expected, source, dtypes=False)
+                key = typed_key("online", key)
+                if key is not None:
+                    online_state = carry._replace(cell=self.cell.redraw(carry.cell, key))
 
             def step(summed: Any, inputs: OnlineBatch) -> tuple[Any, Array]:
                 (params, online_state), grads = summed
@@ -104,7 +126,8 @@ def online(cell: Cell, rule: Rule, every: int = 1) -> OnlineMethod:
     batch to batch, so that gradients reach back without end; or None: each batch begins anew.
     key: draws the noise of each batch anew; the memory and the traces stay.
 
-    Raises a ValueError for an `every` below 1, and, when called, for a batch of another form.
+    Raises a ValueError for an `every` below 1 and for what is no rule, and, when called, for a batch of
+    another form and a carry that the rule does not give for it.
 
     >>> import jax, jax.numpy as jnp, optax, seqjax as sj
     >>> cell = sj.DiagonalLSTM(features=4)
@@ -118,7 +141,6 @@ def online(cell: Cell, rule: Rule, every: int = 1) -> OnlineMethod:
     >>> result.metrics["loss"].value.shape
     (3,)
     """
-    checks.positive("online: every", every)
     return OnlineMethod(cell, rule, every)
 
 
@@ -128,13 +150,15 @@ def check_batch(batch: Any) -> OnlineBatch:
         raise ValueError(
             f"online: batch is a {type(batch).__name__}; expected (xs, targets) or (xs, targets, resets)"
         )
-    batch = OnlineBatch(*batch)
-    times = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
-    if len(times) != 1 or () in times or jnp.ndim(batch.xs) < 2:
+    xs, targets, resets = OnlineBatch(*batch)
+    xs = checks.array("online: xs", xs)
+    if xs.ndim < 2:
         raise ValueError(
-            f"online: the leaves of batch have shapes {[jnp.shape(a) for a in jax.tree.leaves(batch)]}; "
-            "expected [time, ...] with one time for all, and xs: [time, *batch, in_features]"
+            f"online: xs has shape {xs.shape}; expected [time, *batch, in_features], time first"
         )
-    if (0,) in times:
-        raise ValueError("online: batch has 0 time steps; expected at least 1")
-    return batch
+    targets = arrays("online: targets", targets)
+    time_steps("online", (xs, targets))
+    if resets is not None:
+        resets = checks.array("online: resets", resets)
+        check_reset("online: resets", resets, xs.shape[:-1], "[time, *batch]")
+    return OnlineBatch(xs, targets, resets)

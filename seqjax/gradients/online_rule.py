@@ -78,7 +78,9 @@ class UpdateOnline(Protocol):
 class Online(NamedTuple):
     """An online rule for one cell and loss: two pure functions, for the caller to jit and to scan.
 
-    The online state is a NamedTuple whose field `cell` is the recurrent state.
+    The online state is a NamedTuple whose field `cell` is the recurrent state. Both raise a ValueError
+    for params, states and inputs that are not those of the cell, of one batch and of this rule, and
+    `update` for a loss that is no scalar.
     """
 
     init: InitOnline
@@ -104,6 +106,7 @@ class Present(NamedTuple):
 
 
 def present(
+    name: str,
     cell: Cell,
     step_loss: StepLoss,
     signal: Signal | None,
@@ -115,7 +118,8 @@ def present(
     """One VJP of (θ, s_{t-1}) -> y_t.
 
     By way of s_{t-1} and not of s_t, so that what y_t takes from params directly, as a readout or a
-    residual connection does, is exact.
+    residual connection does, is exact. Raises a ValueError for a loss that is no scalar, and for a
+    signal of another shape than y.
     """
 
     def forward(cell_params: Params, s: Array) -> tuple[Array, State]:
@@ -123,8 +127,18 @@ def present(
         return y, after
 
     y, pull, after = jax.vjp(forward, params.cell, to_vector(state, x.ndim - 1), has_aux=True)
-    loss, (head, dy) = jax.value_and_grad(step_loss, argnums=(0, 1))(params.head, y, target)
-    direct, past = pull(dy if signal is None else signal(params.head, y, target).astype(y.dtype))
+
+    def loss_of(head: Any, y: Array) -> Array:
+        return checks.scalar(f"{name}: step_loss", step_loss(head, y, target))
+
+    loss, (head, dy) = jax.value_and_grad(loss_of, argnums=(0, 1))(params.head, y)
+    if signal is not None:
+        dy = checks.array(f"{name}: signal", signal(params.head, y, target)).astype(y.dtype)
+        if dy.shape != y.shape:
+            raise ValueError(
+                f"{name}: signal gives shape {dy.shape}; expected that of y, {y.shape}"
+            )
+    direct, past = pull(dy)
     return Present(after, y, loss, head, direct, past)
 
 
@@ -138,18 +152,6 @@ def restarted(cell: Cell, params: Params, state: State, reset: Array) -> State:
     fresh = cell.initial_state(params, reset.shape, key=jax.random.key(0))
     fresh = jax.tree.map(lambda n, f: None if n else f, noise_only(cell, state), fresh)
     return Plan(real=None, resets=None, fresh=fresh, reverse=False).restart(reset, state)
-
-
-def check_reset(rule: str, reset: Any, batch_shape: tuple[int, ...]) -> None:
-    """One bool for each row: of another shape it would cut the state along one axis and its past along
-    another.
-    """
-    shape, dtype = jnp.shape(reset), jnp.result_type(reset)
-    if shape != batch_shape or dtype != jnp.bool_:
-        raise ValueError(
-            f"{rule}: reset is {dtype}{list(shape)}; expected bool{list(batch_shape)}, "
-            "one for each row of the batch"
-        )
 
 
 def widest(*dtypes: Any) -> Any:
@@ -166,13 +168,3 @@ def in_each_row(function: Callable[..., Any], batch_shape: tuple[int, ...]) -> C
     for _ in batch_shape:
         function = jax.vmap(function)
     return function
-
-
-def check_cell(rule: str, cell: Any) -> None:
-    """Refuse what has no step."""
-    checks.instance(f"{rule}: cell", cell, Cell)
-    if not cell.causal:
-        raise ValueError(
-            f"{rule}: cell is {cell!r}, whose y_t needs inputs after t; expected one with a step: "
-            "online rules serve every causal cell, and sj.bptt this one"
-        )

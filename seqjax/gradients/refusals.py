@@ -17,8 +17,28 @@ def check_lengths(name: str, k1: int, k2: int, losses: str) -> None:
     checks.one_of(f"{name}: losses", losses, ("new", "window"))
 
 
-def check_batch(name: str, batch: Any, k1: int, k2: int, short_batches: bool) -> Any:
-    """The batch is [time, ...] and holds a window, unless short ones are welcome; its first block."""
+def arrays(name: str, tree: Any) -> Any:
+    """`tree` with its leaves as arrays; each is named where it is none."""
+    as_array = lambda path, leaf: checks.array(f"{name}{jax.tree_util.keystr(path)}", leaf)
+    return jax.tree_util.tree_map_with_path(as_array, tree)
+
+
+def check_call(
+    name: str, method: Any, loss: Loss, params: Any, carry: Any, batch: Any, key: Array | None
+) -> tuple[Any, Any, jax.ShapeDtypeStruct]:
+    """Carry and batch as arrays, once all that an update is called with fits the loss.
+
+    method: has k1, k2, short_batches and weight. Nothing is computed; last comes the form of the scalar.
+    """
+    checks.key(f"{name}: key", key)
+    carry, batch = arrays(f"{name}: carry", carry), arrays(f"{name}: batch", batch)
+    check_length(name, batch, method.k1, method.k2, method.short_batches)
+    first = jax.tree.map(lambda a: a[: method.k1], batch)
+    return carry, batch, check_loss(name, loss, params, carry, first, key, method.weight)
+
+
+def check_length(name: str, batch: Any, k1: int, k2: int, short_batches: bool) -> None:
+    """The batch is [time, ...] and holds a window, unless short ones are welcome."""
     time = time_steps(name, batch)
     for argument, length in (("k1", k1), ("k2", k2)):
         if length > time and not short_batches:
@@ -28,7 +48,6 @@ def check_batch(name: str, batch: Any, k1: int, k2: int, short_batches: bool) ->
                 "for BPTT through all of each, or short_batches=True where only the last batch of a "
                 "pass is short, as sj.data.Windows gives it"
             )
-    return jax.tree.map(lambda a: a[:k1], batch)
 
 
 def time_steps(name: str, batch: Any) -> int:
@@ -55,15 +74,8 @@ def check_loss(
     key: Array | None,
     weight: str | None,
 ) -> jax.ShapeDtypeStruct:
-    """The loss gives a scalar, its carry as it came (a scan carries it), and the count to weigh by.
-
-    Nothing is computed; what comes back is the form of the scalar.
-    """
+    """The loss gives its carry as it came (a scan carries it), and the count to weigh by."""
     value, (after, metrics) = jax.eval_shape(loss, params, carry, batch, key)
-    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(
-            f"{name}: the loss gives {value.dtype}{list(value.shape)}; expected one real number"
-        )
     if jax.tree.structure(after) != jax.tree.structure(carry):
         raise ValueError(
             f"{name}: carry has structure {jax.tree.structure(carry)} but the loss gives back "

@@ -2,8 +2,8 @@
 
 from seqjax.cell import Cell
 from seqjax.cells.elman import Elman
-from seqjax.gradients.eprop import eprop
-from seqjax.gradients.online_rule import Online, Signal, StepLoss, check_cell
+from seqjax.gradients.eprop import cut_rule
+from seqjax.gradients.online_rule import Online, Signal, StepLoss
 
 
 def rflo(cell: Cell, step_loss: StepLoss, *, signal: Signal | None = None) -> Online:
@@ -35,5 +35,4 @@ def rflo(cell: Cell, step_loss: StepLoss, *, signal: Signal | None = None) -> On
             f"rflo: cell is {cell!r}; expected a (leaky) sj.Elman network. sj.eprop is the same for "
             "gated cells; sj.rtrl, sj.snap(n) and sj.uoro serve every causal cell"
         )
-    check_cell("rflo", cell)
-    return eprop(cell, step_loss, signal=signal)
+    return cut_rule("rflo", cell, step_loss, signal)

@@ -2,7 +2,8 @@
 
 from seqjax.cell import Cell
 from seqjax.gradients.influence import influence_rule
-from seqjax.gradients.online_rule import Online, StepLoss, check_cell
+from seqjax.gradients.online_refusals import check_rule
+from seqjax.gradients.online_rule import Online, StepLoss
 
 
 def rtrl(cell: Cell, step_loss: StepLoss) -> Online:
@@ -35,5 +36,5 @@ def rtrl(cell: Cell, step_loss: StepLoss) -> Online:
     >>> grads.cell.bias.shape
     (12,)
     """
-    check_cell("rtrl", cell)
+    check_rule("rtrl", cell, step_loss)
     return influence_rule("rtrl", cell, step_loss)

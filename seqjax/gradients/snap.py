@@ -5,7 +5,8 @@ import dataclasses
 from seqjax import checks
 from seqjax.cell import Cell
 from seqjax.gradients.influence import influence_rule
-from seqjax.gradients.online_rule import Online, StepLoss, check_cell
+from seqjax.gradients.online_refusals import check_rule
+from seqjax.gradients.online_rule import Online, StepLoss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,10 +15,15 @@ class SnAp:
 
     n: int
 
+    def __post_init__(self) -> None:
+        """Refuse what is no number of steps."""
+        checks.positive("snap: n", self.n)
+
     def __call__(self, cell: Cell, step_loss: StepLoss) -> Online:
         """The rule for one cell and loss."""
-        check_cell(f"snap({self.n})", cell)
-        return influence_rule(f"snap({self.n})", cell, step_loss, steps=self.n)
+        name = f"snap({self.n})"
+        check_rule(name, cell, step_loss)
+        return influence_rule(name, cell, step_loss, steps=self.n)
 
 
 def snap(n: int) -> SnAp:
@@ -41,5 +47,4 @@ def snap(n: int) -> SnAp:
     >>> snap(1)
     SnAp(n=1)
     """
-    checks.positive("snap: n", n)
     return SnAp(n)

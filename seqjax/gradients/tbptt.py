@@ -7,8 +7,8 @@ from typing import Any
 import optax
 from jaxtyping import Array
 
-from seqjax.gradients.bptt import Loss, Metrics, with_loss
-from seqjax.gradients.refusals import check_batch, check_lengths, check_loss
+from seqjax.gradients.bptt import Loss, Metrics, formed, with_loss
+from seqjax.gradients.refusals import check_call, check_lengths
 from seqjax.gradients.truncation import (
     Losses,
     Truncation,
@@ -21,6 +21,7 @@ from seqjax.gradients.updates import Method as Method
 from seqjax.gradients.updates import Update as Update
 from seqjax.gradients.updates import UpdateFn as UpdateFn
 from seqjax.gradients.updates import apply_gradient as apply_gradient
+from seqjax.gradients.updates import check_optimizer
 from seqjax.gradients.updates import whole_batch as whole_batch
 
 
@@ -45,6 +46,8 @@ class TBPTT:
 
     def __call__(self, loss: Loss, optimizer: optax.GradientTransformation) -> UpdateFn:
         """The update function: a scan over the windows of a batch, with an update in each."""
+        loss = formed("tbptt", loss)
+        check_optimizer("tbptt", optimizer)
         weigh = equally if self.losses == "new" else by_count(self.weight)
         truncation = Truncation(loss, self.k1, self.k2, self.losses, weigh)
 
@@ -61,8 +64,7 @@ class TBPTT:
         def update(
             params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None
         ) -> Update:
-            first = check_batch("tbptt", batch, self.k1, self.k2, self.short_batches)
-            check_loss("tbptt", loss, params, carry, first, key, self.weight)
+            carry, batch, _ = check_call("tbptt", self, loss, params, carry, batch, key)
             (params, opt_state), carry, metrics = over_windows(
                 window, truncation, (params, opt_state), carry, batch, key
             )
@@ -112,8 +114,8 @@ def tbptt(
     scalar whose gradient was taken.
 
     Raises a ValueError for a length below 1 or unknown `losses`, and, when called, for a batch whose
-    leaves differ in time, holds no step or fewer than k1 or k2, for a carry that the loss gives back
-    in another form, and for a `weight` that is no metric.
+    leaves differ in time, holds no step or fewer than k1 or k2, for a loss of another form than `Loss`,
+    for a carry that it gives back in another form, and for a `weight` that is no metric.
     References: Williams, Peng 1990, "An efficient gradient-based algorithm for on-line training of
     recurrent network trajectories", their BPTT(h; h') with h = k2 and h' = k1; Sutskever 2013,
     "Training recurrent neural networks".

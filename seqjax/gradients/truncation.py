@@ -138,7 +138,6 @@ def over_windows(
     Gives (model, carry, out), out with one entry for each window.
     """
     blocks = cut(batch, truncation.k1, key)
-    carry = jax.tree.map(jnp.asarray, carry)
 
     def step(state: Any, inputs: tuple[Array, Any, Array | None]) -> tuple[Any, Any]:
         (model, carry, starts), (number, steps, key) = state, inputs

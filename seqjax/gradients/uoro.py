@@ -8,14 +8,13 @@ from jaxtyping import Array, Float, Key
 
 from seqjax.arithmetic import accumulator, where_rows
 from seqjax.cell import Cell, Params, State
+from seqjax.gradients.online_refusals import check_rule, checked
 from seqjax.gradients.online_rule import (
     Online,
     OnlineParams,
     OnlineStep,
     StepLoss,
     add_past,
-    check_cell,
-    check_reset,
     in_each_row,
     present,
     restarted,
@@ -57,14 +56,10 @@ def uoro(cell: Cell, step_loss: StepLoss) -> Online:
     Raises a ValueError for a cell that has no step, and for an init without a key.
     Reference: Tallec, Ollivier 2018, "Unbiased online recurrent optimization".
     """
-    check_cell("uoro", cell)
+    check_rule("uoro", cell, step_loss)
 
-    def init(
-        params: OnlineParams,
-        batch_shape: tuple[int, ...] = (),
-        *,
-        state: State = None,
-        key: Array | None = None,
+    def begin(
+        params: OnlineParams, batch_shape: tuple[int, ...], x: Any, state: State, key: Array | None
     ) -> UOROState:
         if key is None:
             raise ValueError(
@@ -91,14 +86,13 @@ def uoro(cell: Cell, step_loss: StepLoss) -> Online:
         state, s, theta, keys = online_state
         batch_shape = x.shape[:-1]
         if reset is not None:
-            check_reset("uoro", reset, batch_shape)
             state = restarted(cell, params.cell, state, reset)
             begin = in_each_row(lambda k: first_traces(cell, params.cell, k), batch_shape)
             keys, *first = begin(keys)
             s, theta = jax.tree.map(
                 lambda f, old: where_rows(reset, f, old), tuple(first), (s, theta)
             )
-        now = present(cell, step_loss, None, params, state, x, target)
+        now = present("uoro", cell, step_loss, None, params, state, x, target)
         weight = jnp.vecdot(now.past, s.astype(now.past.dtype))
         past = jax.tree.map(
             lambda th: jnp.tensordot(weight.astype(th.dtype), th, weight.ndim), theta
@@ -112,7 +106,7 @@ def uoro(cell: Cell, step_loss: StepLoss) -> Online:
         after = UOROState(now.after, s, theta, keys)
         return OnlineStep(after, OnlineParams(grads, now.head), now.loss, now.y)
 
-    return Online(init, update)
+    return checked("uoro", cell, begin, update)
 
 
 def first_traces(cell: Cell, params: Params, key: Array) -> tuple[Array, Array, Params]:

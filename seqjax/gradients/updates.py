@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from seqjax.gradients.bptt import GradientFn, Loss, Metrics, bptt
+from seqjax import checks
+from seqjax.gradients.bptt import GradientFn, Loss, Metrics, bptt, described
 
 
 class Update(NamedTuple):
@@ -33,11 +34,25 @@ The loss is a `Loss`, but for `online`, where it is a `StepLoss`.
 """
 
 
+def check_optimizer(name: str, optimizer: Any) -> None:
+    """Anything with an optax `update`, `optax.MultiSteps` too."""
+    if not callable(getattr(optimizer, "update", None)):
+        raise ValueError(f"{name}: optimizer: expected one of optax, got {optimizer!r}")
+
+
 def apply_gradient(gradient: GradientFn, optimizer: optax.GradientTransformation) -> UpdateFn:
     """One gradient over the batch, one update of the parameters; metrics as the gradient has them."""
+    checks.function("apply_gradient: gradient", gradient)
+    check_optimizer("apply_gradient", optimizer)
 
     def update(params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None) -> Update:
-        grads, carry, metrics = gradient(params, carry, batch, key)
+        result = gradient(params, carry, batch, key)
+        if not isinstance(result, tuple) or len(result) != 3:
+            raise ValueError(
+                f"apply_gradient: gradient gives {described(result)}; expected a Gradient, as that of "
+                "sj.bptt(loss) does"
+            )
+        grads, carry, metrics = result
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return Update(optax.apply_updates(params, updates), opt_state, carry, metrics)
 

@@ -87,7 +87,6 @@ class Ring(NamedTuple):
 
 def cut(batch: Any, k1: int, key: Array | None) -> Blocks:
     """[time, ...] as [whole, k1, ...], and the steps that are left over."""
-    batch = jax.tree.map(jnp.asarray, batch)
     whole = jax.tree.leaves(batch)[0].shape[0] // k1
     keys = None if key is None else jax.random.split(key, whole + 1)
     return Blocks(

@@ -1,13 +1,33 @@
 """Models: pure init and apply pairs over any cell."""
 
+from seqjax.models.attention import AdditiveAttention as AdditiveAttention
+from seqjax.models.attention import AdditiveParams as AdditiveParams
+from seqjax.models.attention import Attention as Attention
+from seqjax.models.attention import Memory as Memory
+from seqjax.models.attention import MultiplicativeAttention as MultiplicativeAttention
+from seqjax.models.attention import MultiplicativeParams as MultiplicativeParams
 from seqjax.models.classifier import Classifier as Classifier
 from seqjax.models.classifier import ClassifierParams as ClassifierParams
+from seqjax.models.elements import Bits as Bits
+from seqjax.models.elements import Elements as Elements
+from seqjax.models.elements import Numbers as Numbers
+from seqjax.models.elements import Symbols as Symbols
+from seqjax.models.generator import Generator as Generator
+from seqjax.models.generator import GeneratorParams as GeneratorParams
 from seqjax.models.inputs import Inputs as Inputs
 from seqjax.models.inputs import Tokens as Tokens
 from seqjax.models.inputs import Vectors as Vectors
 from seqjax.models.language_model import LanguageModel as LanguageModel
 from seqjax.models.language_model import LanguageModelParams as LanguageModelParams
 from seqjax.models.readout import Readout as Readout
+from seqjax.models.regressor import Regressor as Regressor
+from seqjax.models.regressor import RegressorParams as RegressorParams
+from seqjax.models.seq2seq import DecoderState as DecoderState
+from seqjax.models.seq2seq import Seq2Seq as Seq2Seq
+from seqjax.models.seq2seq import Seq2SeqParams as Seq2SeqParams
+from seqjax.models.seq2seq import Source as Source
+from seqjax.models.seq2seq import TargetSide as TargetSide
+from seqjax.models.seq2seq import TargetSideParams as TargetSideParams
 from seqjax.models.tagger import Tagger as Tagger
 from seqjax.models.tagger import TaggerParams as TaggerParams
 from seqjax.models.words import Spelled as Spelled

@@ -89,7 +89,7 @@ class Attention(abc.ABC):
 def masked_softmax(
     e: Float[Array, "time *batch"], real: Bool[Array, "time *batch"]
 ) -> Float[Array, "time *batch"]:
-    """exp(e_s) / Σ_r exp(e_r) over the first axis, of what is real; 0 elsewhere, and where nothing is."""
+    """exp(e_s) / Σ_r exp(e_r) over the real steps r; 0 at those that are not, and where none is."""
     e = jnp.where(real, e, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(e, axis=0, initial=-jnp.inf, keepdims=True))
     top = jnp.where(jnp.isneginf(top), jnp.zeros_like(top), top)  # -∞ + ∞ is NaN
@@ -97,23 +97,6 @@ def masked_softmax(
     total = jnp.sum(p, axis=0, keepdims=True)
     total = jnp.where(total == 0, jnp.ones_like(total), total)
     return p / jnp.broadcast_to(total, p.shape)
-
-
-def real_steps(
-    name: str, shape: tuple[int, ...], lengths: ArrayLike | None
-) -> Bool[Array, "time *batch"]:
-    """True at the steps inside each length, of `shape` [time, *batch]; everywhere for None."""
-    if lengths is None:
-        return jnp.ones(shape, jnp.bool_)
-    ends = checks.array(name, lengths)
-    if ends.shape != shape[1:] or not jnp.issubdtype(ends.dtype, jnp.integer):
-        raise ValueError(
-            f"{name}: got {ends.dtype}{list(ends.shape)}; expected int[*batch], {list(shape[1:])}"
-        )
-    # Narrow lengths could not be compared with the steps, which would wrap.
-    ends = ends if ends.dtype.itemsize >= 4 else ends.astype(jnp.int32)
-    steps = jnp.arange(shape[0], dtype=ends.dtype).reshape(-1, *(1,) * ends.ndim)
-    return jnp.broadcast_to(steps, shape) < jnp.broadcast_to(ends[None], shape)
 
 
 class AdditiveParams(NamedTuple):
@@ -197,8 +180,8 @@ class MultiplicativeParams(NamedTuple):
 class MultiplicativeAttention(Attention):
     """e_s = qᵀ W m_s
 
-    Cheaper than the additive score, and one matmul for all of the memory. scaled: e_s / √d, where d is
-    the width of q, which keeps the weights from starting out sharp where d is large (Vaswani et al. 2017).
+    Cheaper than the additive score. scaled: e_s / √d, where d is the width of q, which keeps the weights
+    from starting out sharp where d is large (Vaswani et al. 2017).
 
     Raises a ValueError for an unknown initialiser.
     Reference: Luong, Pham, Manning 2015, "Effective approaches to attention-based neural machine

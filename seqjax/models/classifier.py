@@ -119,7 +119,7 @@ class Classifier:
         smoothing = self.label_smoothing if key is not None else 0.0
         smoothed = losses.cross_entropy(logits, targets, mask=real, label_smoothing=smoothing)
         nats = losses.token_cross_entropy(logits, targets, mask=real)
-        right = jnp.argmax(logits, axis=-1) == targets
+        right = jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets
         metrics = {
             "nats": losses.mean_over(nats, real),
             "accuracy": losses.mean_over(right, real),

@@ -34,8 +34,7 @@ def pooled_outputs(
     if time == 0:
         return jnp.zeros((*batch_shape, pooled_features(pool, cell)), ys.dtype)
     if pool == "last":
-        last = jnp.clip(lengths - 1, 0, time - 1)[None, ..., None]
-        ends = jnp.take_along_axis(ys, jnp.broadcast_to(last, (1, *ys.shape[1:])), axis=0)[0]
+        ends = last_step(ys, lengths)
         pooled = ends if cell.causal else jnp.concatenate([ends, ys[0]], axis=-1)
     elif pool == "mean":
         count = jnp.clip(lengths, 1, time)[..., None].astype(ys.dtype)
@@ -45,3 +44,13 @@ def pooled_outputs(
         real = jnp.broadcast_to(steps, (time, *batch_shape)) < lengths[None]
         pooled = jnp.max(where_rows(real, ys, jnp.full_like(ys, -jnp.inf)), axis=0)
     return where_rows(some, pooled, jnp.zeros_like(pooled))
+
+
+def last_step(
+    ys: Float[Array, "time *batch features"], lengths: ArrayLike | None = None
+) -> Float[Array, "*batch features"]:
+    """Y at the last real step, the first where there is none; `ys` has at least one step."""
+    if lengths is None:
+        return ys[-1]
+    last = jnp.clip(jnp.asarray(lengths) - 1, 0, ys.shape[0] - 1)[None, ..., None]
+    return jnp.take_along_axis(ys, jnp.broadcast_to(last, (1, *ys.shape[1:])), axis=0)[0]

@@ -16,6 +16,7 @@ from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
 from seqjax.models.inputs import Inputs
+from seqjax.models.masks import real_steps
 from seqjax.models.readout import Readout, dropped
 from seqjax.unroll import unroll
 from seqjax.unroll.engines import Remat, check_options
@@ -108,13 +109,12 @@ class Tagger:
         batch: its targets are int[time, rows].
         """
         logits = self.apply(params, batch.inputs, batch.lengths, key=key)
-        targets, lengths = jnp.asarray(batch.targets), jnp.asarray(batch.lengths)
-        steps = jnp.arange(targets.shape[0])[:, None]
-        real = jnp.broadcast_to(steps, targets.shape) < lengths[None]
+        targets = jnp.asarray(batch.targets)
+        real = real_steps("Tagger.loss: lengths", targets.shape, batch.lengths)
         smoothing = self.label_smoothing if key is not None else 0.0
         smoothed = losses.cross_entropy(logits, targets, mask=real, label_smoothing=smoothing)
         nats = losses.token_cross_entropy(logits, targets, mask=real)
-        right = jnp.argmax(logits, axis=-1) == targets
+        right = jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets
         metrics = {
             "nats": losses.mean_over(nats, real),
             "accuracy": losses.mean_over(right, real),

@@ -1,6 +1,6 @@
 """`explain`: which engine runs for each layer of a cell, and why."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.typing import ArrayLike
@@ -11,7 +11,7 @@ from seqjax.cell import Cell, Layered, Params, State, as_gated, as_linear
 from seqjax.plan import Plan
 from seqjax.unroll import engines
 from seqjax.unroll.engines import Remat
-from seqjax.unroll.refusals import check_cell, check_params, check_shapes, check_step
+from seqjax.unroll.refusals import check_cell, check_params, check_shapes, check_step, named
 
 
 class LayerExplanation(NamedTuple):
@@ -60,6 +60,11 @@ def explain(
     >>> [layer.engine for layer in sj.explain(cell, params, xs).layers]
     ['scan', 'scan']
     """
+    with named("explain"):
+        return _explain(cell, params, xs, engine, remat)
+
+
+def _explain(cell: Cell, params: Params, xs: Any, engine: str, remat: Remat) -> Explanation:
     check_cell(cell)
     engines.check_options(engine, remat)
     layers: list[LayerExplanation] = []

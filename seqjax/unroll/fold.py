@@ -92,10 +92,10 @@ def unroll_fold(
         else:  # its outputs are all there before the first of them is measured
             state, xs = run_cell(cell, params, state, xs, plan, engine=engine, remat=remat)
             run = lambda state, ys, plan, **options: (state, ys)
-        return _fold(run, measure, state, xs, operands, plan, engine=engine, remat=remat)
+        return fold_pieces(run, measure, state, xs, operands, plan, engine=engine, remat=remat)
 
 
-def _fold(
+def fold_pieces(
     run: Callable[..., tuple[State, Array]],
     measure: Callable[[Array, Any], Any],
     state: State,

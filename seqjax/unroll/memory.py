@@ -12,7 +12,7 @@ from seqjax.cell import Cell, Layered, Params, State, as_gated
 from seqjax.floating import join_floating, split_floating
 from seqjax.plan import Plan
 from seqjax.unroll.chunked import CHUNK
-from seqjax.unroll.refusals import check_cell, check_step, params_of
+from seqjax.unroll.refusals import check_cell, check_step, named, params_of
 from seqjax.unroll.segments import segment_length
 
 
@@ -92,12 +92,13 @@ def plan_memory(
     >>> [(row.remat, round(row.kept / 1e6)) for row in plan.rows]
     [(None, 1611), ('state', 268), ('sqrt', 2)]
     """
-    check_cell(cell)
-    checks.positive("plan_memory: time", time)
-    checks.positive("plan_memory: batch", batch)
-    width = int(cell.features) if in_features is None else in_features
-    checks.size("plan_memory: in_features", width)
-    layers, output = _layers(cell, width)
+    with named("plan_memory"):
+        check_cell(cell)
+        checks.positive("plan_memory: time", time)
+        checks.positive("plan_memory: batch", batch)
+        width = int(cell.features) if in_features is None else in_features
+        checks.size("plan_memory: in_features", width)
+        layers, output = _layers(cell, width)
     rows = time * batch
     state = sum(layer.state for layer in layers)
     between = sum(layer.between for layer in layers)

@@ -1,8 +1,9 @@
 """What `unroll` refuses, each in a sentence, before anything is computed."""
 
+import contextlib
 import functools
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,18 @@ from jaxtyping import Array
 
 from seqjax import checks
 from seqjax.cell import Cell, Params, State
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+    """What `unroll` refuses is refused here as by the function `name`, which the user has called."""
+    try:
+        yield
+    except ValueError as error:
+        reason = str(error).removeprefix("unroll: ")
+        if reason == str(error):
+            raise
+        raise ValueError(f"{name}: {reason}") from None
 
 
 def check_cell(cell: Cell) -> None:

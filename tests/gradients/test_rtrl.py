@@ -145,8 +145,12 @@ def test_what_has_no_step_and_what_is_no_state_of_the_cell_is_refused():
             rule("LSTM", squares)  # pyright: ignore[reportArgumentType] - the wrong type is the test
     rule, other = (sj.rtrl(sj.GRU(size), squares) for size in (3, 4))
     params = sj.OnlineParams(sj.GRU(3).init(jax.random.key(0), 2))
-    with pytest.raises(ValueError, match=r"rtrl: params\.cell has leaves of shape"):
+    with pytest.raises(
+        ValueError, match=r"rtrl: params\.cell is GRUParams of shapes .*; expected what GRU"
+    ):
         other.init(params)
     state = rule.init(params, (2,))
-    with pytest.raises(ValueError, match=r"rtrl: online_state holds an influence of shapes"):
+    with pytest.raises(
+        ValueError, match=r"rtrl: online_state\.cell\.h is float32\[2, 3\]; expected \[3, 3\]"
+    ):
         rule.update(params, state, jnp.ones((3, 2)), jnp.ones((3, 3)))

@@ -1,5 +1,7 @@
 """Identities of truncated backpropagation: what it equals, what it carries, where it is cut."""
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import optax
 import pytest
 
 import seqjax as sj
-from seqjax.gradients import bptt, whole_batch
+from seqjax.gradients import apply_gradient, bptt, whole_batch
 from seqjax.losses import mean_over
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "standard_promotion")
@@ -223,3 +225,112 @@ def test_what_a_loss_must_give_is_named():
         ValueError, match=r"'each', whose count has shape \(3,\); expected one number"
     ):
         gradient(several, "each")(params, carry, batch, None)
+
+
+def scaled(params, carry, batch, key):
+    """A carry that may be a plain number."""
+    return params * carry * jnp.mean(batch), (carry * 0.5, {})
+
+
+SGD = optax.sgd(0.1)
+METHODS: dict[str, Any] = {
+    "bptt": lambda loss: bptt(loss),
+    "tbptt": lambda loss: lambda p, *a: sj.tbptt(2)(loss, SGD)(p, SGD.init(p), *a),
+    "accumulated_tbptt": lambda loss: sj.accumulated_tbptt(2, 4).gradient(loss),
+}
+EVERY_METHOD = pytest.mark.parametrize("name", METHODS)
+ONE = jnp.array(1.0)
+LOSSES: dict[str, Any] = {
+    "a bare scalar": (
+        lambda p, c, b, k: p * 1.0,
+        r"the loss gives float32\[\]; expected \(scalar, ",
+    ),
+    "no metrics": (
+        lambda p, c, b, k: (p * 1.0, c),
+        r"the loss gives \(float32\[\], NoneType\); expected \(scalar, \(carry, metrics\)\)",
+    ),
+    "three": (
+        lambda p, c, b, k: (p * 1.0, c, {}),
+        r"the loss gives \(float32\[\], NoneType, dict\)",
+    ),
+    "rows": (
+        lambda p, c, b, k: (p * jnp.ones(3), (c, {})),
+        r"the loss gives float32\[3\]; expected",
+    ),
+    "a count": (
+        lambda p, c, b, k: (1, (c, {})),
+        r"the loss gives int32\[\]; expected one real number",
+    ),
+    "a name": (
+        lambda p, c, b, k: ("loss", (c, {})),
+        "the loss gives str; expected one real number",
+    ),
+    "no function": (None, "the loss: expected a function, got None"),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@EVERY_METHOD
+@pytest.mark.parametrize("case", LOSSES)
+def test_the_form_of_a_loss_is_named(case, name):
+    loss, message = LOSSES[case]
+    with pytest.raises(ValueError, match=f"^{name}: {message}"):
+        METHODS[name](loss)(ONE, None, jnp.ones(4), None)
+
+
+@EVERY_METHOD
+def test_metrics_that_are_no_means_are_named(name):
+    with pytest.raises(ValueError, match=r"metrics None; expected a dict of sj\.losses\.Mean"):
+        METHODS[name](lambda p, c, b, k: (p * 1.0, (c, None)))(ONE, None, jnp.ones(4), None)
+
+
+@EVERY_METHOD
+def test_a_plain_number_is_a_carry_and_a_loss(name):
+    method = METHODS[name]
+    came = method(scaled)(ONE, 2.0, jnp.ones(5), None)
+    chex.assert_trees_all_equal(came, method(scaled)(ONE, jnp.array(2.0), jnp.ones(5), None))
+    counted = method(lambda p, c, b, k: (1.5, (c + 1, {})))(ONE, 0, jnp.ones(4), None)
+    assert int(counted.carry) == (1 if name == "bptt" else 2)
+    assert float(jnp.mean(counted.metrics["loss"].value)) == 1.5
+
+
+ARGUMENTS: dict[str, Any] = {
+    "key": ((2.0, jnp.ones(4), 0), "key: expected one key, .* got 0"),
+    "carry": (("state", jnp.ones(4), None), "carry: expected an array of numbers"),
+    "batch": ((2.0, {"text": np.array(["a"] * 4)}, None), r"batch\['text'\]: expected an array"),
+}
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["tbptt", "accumulated_tbptt"])
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_what_is_no_array_is_named(case, name):
+    arguments, message = ARGUMENTS[case]
+    with pytest.raises(ValueError, match=f"^{name}: {message}"):
+        METHODS[name](scaled)(ONE, *arguments)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_no_optimizer_and_no_gradient_is_named():
+    nothing: Any = None
+    for name, make in (
+        ("tbptt", sj.tbptt(2)),
+        ("apply_gradient", sj.accumulated_tbptt(2)),
+        ("apply_gradient", whole_batch),
+        ("online", lambda loss, optimizer: sj.online(sj.GRU(2), sj.rtrl)(loss, optimizer)),
+    ):
+        with pytest.raises(
+            ValueError, match=f"^{name}: optimizer: expected one of optax, got None"
+        ):
+            make(scaled, nothing)
+    update = apply_gradient(scaled, optax.sgd(0.1))  # pyright: ignore[reportArgumentType] - as above
+    message = (
+        r"^apply_gradient: gradient gives \(float32\[\], \(float32\[\], dict\)\); expected a Grad"
+    )
+    with pytest.raises(ValueError, match=message):
+        update(ONE, (), jnp.array(2.0), jnp.ones(4), None)
+
+
+def test_bptt_names_params_that_have_no_gradient():
+    with pytest.raises(ValueError, match=r"bptt: params\['n'\] is int32; expected floating point"):
+        bptt(scaled)({"n": jnp.arange(3)}, None, None, None)

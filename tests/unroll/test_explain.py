@@ -75,18 +75,18 @@ def test_arrays_do_as_well_as_shapes(params, key):
 
 
 def test_it_refuses_what_unroll_refuses(params):
-    with pytest.raises(ValueError, match=r"unroll: engine: expected one of .*'warp'"):
+    with pytest.raises(ValueError, match=r"explain: engine: expected one of .*'warp'"):
         sj.explain(CELL, params, XS, engine="warp")
-    with pytest.raises(ValueError, match=r"unroll: remat: expected one of .*'always'"):
+    with pytest.raises(ValueError, match=r"explain: remat: expected one of .*'always'"):
         sj.explain(CELL, params, XS, remat="always")
-    with pytest.raises(ValueError, match=r"unroll: xs has shape \(3,\); expected \[time"):
+    with pytest.raises(ValueError, match=r"explain: xs has shape \(3,\); expected \[time"):
         sj.explain(CELL, params, jax.ShapeDtypeStruct((3,), jnp.float32))
-    with pytest.raises(ValueError, match="unroll: xs is int32; expected floating point"):
+    with pytest.raises(ValueError, match="explain: xs is int32; expected floating point"):
         sj.explain(CELL, params, jax.ShapeDtypeStruct((7, 2, 3), jnp.int32))
 
 
 def test_lists_are_taken_and_what_is_no_array_is_refused(params, unchecked):
     given = sj.explain(CELL, params, [[[0.0] * 3] * 2] * 7)  # pyright: ignore[reportArgumentType]
     assert given == sj.explain(CELL, params, XS)
-    with pytest.raises(ValueError, match="unroll: xs: expected an array of numbers"):
+    with pytest.raises(ValueError, match="explain: xs: expected an array of numbers"):
         sj.explain(CELL, params, "abc")  # pyright: ignore[reportArgumentType]
