@@ -93,7 +93,7 @@ class Buckets:
     examples: any sequence of `Example`s, a list for instance.
     batch_size: the rows of a batch. What is left of a bucket makes a batch with rows that are not real.
     boundaries: the steps of each bucket, rising. An example stands in the first that holds it, by the
-        longer of its inputs and targets; None takes those 6 that leave the least padding.
+        longer of its inputs and targets. A number asks for so many, those that leave the least padding.
     seed: None goes through the examples in their order, short ones first. An integer shuffles the
         examples of each bucket, and the batches, anew before each pass, the same way in every run.
     longer: what to do with an example that no bucket holds, "refuse" or "skip". How many were skipped is
@@ -121,7 +121,7 @@ class Buckets:
         examples: Sequence[Example],
         batch_size: int,
         *,
-        boundaries: Sequence[int] | None = None,
+        boundaries: Sequence[int] | int = 6,
         seed: int | None = None,
         longer: str = "refuse",
         workers: int = 2,
@@ -136,8 +136,9 @@ class Buckets:
             raise ValueError("Buckets: examples is empty; expected at least one Example")
         sides = np.array([_steps(e, i) for i, e in enumerate(examples)])
         lengths = sides.max(axis=1)
-        if boundaries is None:
-            boundaries = least_padding(lengths)
+        if isinstance(boundaries, int):
+            checks.positive("Buckets: boundaries", boundaries)
+            boundaries = least_padding(lengths, boundaries)
         self.boundaries = _rising(boundaries)
         too_long = np.flatnonzero(lengths > self.boundaries[-1])
         self.skipped = len(too_long)
@@ -266,7 +267,7 @@ class _Members:
         return self._examples[int(self._members[int(index)])]
 
 
-def least_padding(lengths: np.ndarray, buckets: int = 6) -> tuple[int, ...]:
+def least_padding(lengths: np.ndarray, buckets: int) -> tuple[int, ...]:
     """Boundaries that leave the least padding: min Σ_b (examples of bucket b) · boundary_b.
 
     By dynamic programming over the lengths that occur, or 512 quantiles where there are more.

@@ -14,6 +14,7 @@ from seqjax import checks
 from seqjax.arithmetic import accumulator, compute_dtype, matmul, where_rows
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, draw
+from seqjax.models.masks import real_steps
 
 
 class Memory(NamedTuple):

@@ -156,8 +156,8 @@ def test_the_boundaries_leave_the_least_padding_of_all(seed):
 
 
 def test_boundaries_of_few_and_of_many_lengths():
-    assert least_padding(np.array([5, 5, 5])) == (5,)
-    assert least_padding(np.array([0])) == (1,)
+    assert least_padding(np.array([5, 5, 5]), 6) == (5,)
+    assert least_padding(np.array([0]), 6) == (1,)
     many = least_padding(np.arange(1, 5001), buckets=4)
     np.testing.assert_allclose(many, [1250, 2500, 3750, 5000], rtol=0.05)
 
@@ -169,6 +169,7 @@ def test_boundaries_of_few_and_of_many_lengths():
         (lambda: Buckets(EXAMPLES, 0), "batch_size: expected a positive integer"),
         (lambda: Buckets(EXAMPLES, 2, boundaries=(5, 3)), "expected rising integers, got"),
         (lambda: Buckets(EXAMPLES, 2, boundaries=()), "expected rising integers, got"),
+        (lambda: Buckets(EXAMPLES, 2, boundaries=0), "boundaries: expected a positive integer"),
         (lambda: Buckets(EXAMPLES, 2, seed=-1), "seed: expected an integer of at least 0"),
         (lambda: Buckets(EXAMPLES, 2, longer="cut"), "longer: expected one of 'refuse', 'skip'"),
         (lambda: Buckets(NO_EXAMPLES, 2), r"examples\[0\] is a tuple; expected an Example"),

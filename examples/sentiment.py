@@ -1,0 +1,137 @@
+"""Is a sentence praise or complaint? Many words in, one label out, words in both directions.
+
+    python examples/sentiment.py                    sentences that are made up here
+    python examples/sentiment.py --data my/folder   its train.tsv, dev.tsv, test.tsv: sentence TAB label
+
+    x_t = E[word_t]     y_t = [LSTM→, LSTM←]_t     v = max_t y_t     p(label) = softmax(v V + b)
+
+The made-up sentences hold what a bag of words cannot see: "not bad" is praise, and after "but" the rest
+counts. A run folder keeps checkpoints, log and curves; the same call goes on where one stopped.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import tyro
+
+import seqjax as sj
+from seqjax.data import Buckets, Example, Labels, Vocabulary, read_tsv
+
+Sentences = list[tuple[tuple[str, ...], str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train a classifier of sentences."""
+
+    data: Path | None = None
+    """A folder with train.tsv, dev.tsv and test.tsv; made-up sentences where there is none."""
+    features: int = 64
+    """The width of each direction."""
+    embedding: int = 64
+    """The width of a word's embedding."""
+    dropout: float = 0.5
+    """The rate at which entries of embeddings and of v are dropped while training."""
+    min_count: int = 2
+    """Words that training saw less often are read as unknown."""
+    batch: int = 64
+    """Sentences in an update."""
+    steps: int = 600
+    """Updates of the parameters."""
+    learning_rate: float = 2e-3
+    """The highest learning rate; it warms up over a tenth of the run and falls to nothing."""
+    seed: int = 0
+    """Everything random follows from it."""
+    run: Path = Path("runs/sentiment")
+    """The run folder."""
+    display: bool = True
+    """Show progress while it trains."""
+
+
+def made_up(count: int, seed: int) -> Sentences:
+    """Sentences whose label follows from their grammar: negation turns it, and "but" overrides."""
+    draw = np.random.default_rng(seed)
+    pick = lambda words: str(draw.choice(words.split()))
+
+    def clause(praise: bool) -> str:
+        thing, degree = pick("film plot acting music ending cast"), pick("very really quite so")
+        turned = draw.random() < 0.4
+        word = pick("good great moving funny" if praise != turned else "bad dull awful silly")
+        return f"the {thing} is {'not ' if turned else ''}{degree if not turned else ''} {word}"
+
+    sentences = []
+    for _ in range(count):
+        praise = bool(draw.random() < 0.5)
+        text = clause(praise)
+        if draw.random() < 0.5:
+            text = f"{clause(not praise)} but {text}"
+        sentences.append((tuple(text.split()), "praise" if praise else "complaint"))
+    return sentences
+
+
+def read(options: Options) -> dict[str, Sentences]:
+    """Training, development and test."""
+    if options.data is None:
+        return {name: made_up(n, seed) for seed, (name, n) in enumerate(PARTS.items())}
+    return {name: read_tsv(options.data / f"{name}.tsv") for name in PARTS}
+
+
+PARTS = {"train": 4000, "dev": 500, "test": 500}
+
+
+def main(options: Options) -> float:
+    """Train, test, show a few sentences, and give the accuracy of the test part."""
+    parts = read(options)
+    vocabulary = Vocabulary.train((w for w, _ in parts["train"]), min_count=options.min_count)
+    labels = Labels.train(label for _, label in parts["train"])
+    examples = {
+        name: [Example(vocabulary.encode(words), labels.encode(label)) for words, label in part]
+        for name, part in parts.items()
+    }
+    batches = Buckets(examples["train"], options.batch, seed=options.seed)
+    tokens = sj.models.Tokens(vocabulary.size, options.embedding, dropout=options.dropout)
+    both = sj.Bidirectional(sj.LSTM(options.features), sj.LSTM(options.features))
+    model = sj.models.Classifier(tokens, both, labels.size, pool="max", dropout=options.dropout)
+
+    init_key, fit_key = jax.random.split(jax.random.key(options.seed))
+    rate = optax.warmup_cosine_decay_schedule(
+        0.0, options.learning_rate, options.steps // 10, options.steps
+    )
+    optimizer = sj.optim.clipped_adamw(rate)
+    state = sj.training.TrainState.create(model.init(init_key), optimizer, fit_key)
+
+    def score(params: sj.models.ClassifierParams, part: str) -> dict[str, float]:
+        whole = Buckets(examples[part], 256).one_pass()
+        return sj.training.evaluate(model.loss, params, None, whole)
+
+    result = sj.training.fit(
+        model.loss,
+        optimizer,
+        state,
+        batches,
+        steps=options.steps,
+        evaluate=lambda params: score(params, "dev"),
+        evaluate_every=max(1, options.steps // 6),
+        directory=options.run,
+        display=options.display,
+    )
+    if result.interrupted:
+        sys.exit(130)
+    for words, label in parts["test"][:5]:
+        logits = model.apply(result.state.params, vocabulary.encode(words))
+        p = jax.nn.softmax(logits)[labels.encode(label)]
+        print(f"p({label}) = {p:.3f}   {' '.join(words)}")
+    accuracy = score(result.state.params, "test")["accuracy"]
+    print(f"test: {accuracy:.1%} of {len(parts['test'])}   curves: {options.run / 'curves.png'}")
+    return accuracy
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options))
+    except (ValueError, OSError) as error:
+        sys.exit(f"sentiment.py: {error}")
