@@ -19,6 +19,7 @@ from seqjax.losses import Mean
 from seqjax.models.inputs import look_up
 from seqjax.unroll import unroll, unroll_fold
 from seqjax.unroll.engines import Remat, check_options
+from seqjax.wrappers import drop_weights
 
 
 class LanguageModelParams(NamedTuple):
@@ -44,7 +45,8 @@ class LanguageModel:
     dropout: the rate at which entries of x and of y are dropped, anew at every step, while a key is
         given (Zaremba, Sutskever, Vinyals 2014). A cell's own noise, such as `sj.Dropout`, is drawn
         by the same key, once for each window.
-
+    weight_drop: the rate at which entries of every recurrent kernel are dropped, the same ones for a
+        whole window, while a key is given (Merity, Keskar, Socher 2018); see `sj.drop_weights`.
     remat: what reverse mode keeps of a window, as in `sj.unroll`. Logits exist for a few steps at a time
         in any case: `loss` folds them into the run.
 
@@ -67,6 +69,7 @@ class LanguageModel:
     cell: Cell
     embedding: int
     dropout: float = 0.0
+    weight_drop: float = 0.0
     tied: bool = False
     embedding_init: Initializer | str | None = None
     readout_init: Initializer | str = "glorot"
@@ -86,6 +89,7 @@ class LanguageModel:
                 "predicted; expected a cell without Bidirectional"
             )
         checks.fraction("LanguageModel: dropout", self.dropout)
+        checks.fraction("LanguageModel: weight_drop", self.weight_drop)
         check_options("auto", self.remat)
         if self.tied and self.embedding != self.cell.out_features:
             raise ValueError(
@@ -144,7 +148,7 @@ class LanguageModel:
         xs = self._drop(self.embed(params, ids), embedding_keys)
         state, ys = unroll(
             cell,
-            params.cell,
+            self._thinned(params.cell, key),
             xs,
             state,
             key=cell_key,
@@ -183,7 +187,7 @@ class LanguageModel:
 
         carry, metrics = unroll_fold(
             cell,
-            params.cell,
+            self._thinned(params.cell, key),
             self._drop(self.embed(params, inputs), embedding_keys),
             measure,
             (targets, mask, output_keys),
@@ -224,6 +228,12 @@ class LanguageModel:
             jax.random.split(k, time) for k in (embedding_key, output_key)
         )
         return self.cell, cell_key, embedding_keys, output_keys
+
+    def _thinned(self, params: Params, key: Array | None) -> Params:
+        """The params of the cell, under one mask a call where weights are dropped."""
+        if key is None or self.weight_drop == 0:
+            return params
+        return drop_weights(params, jax.random.fold_in(key, 3), self.weight_drop)
 
     def _drop(self, x: Array, keys: Key[Array, " time"] | None) -> Array:
         """Each step under a mask by its own key, so that steps in pieces are dropped as all at once."""

@@ -193,3 +193,26 @@ def test_gradients_of_bfloat16_params_are_summed_in_float32():
         assert narrow.dtype == jnp.bfloat16
         error = np.linalg.norm(np.asarray(narrow, np.float32) - wide) / np.linalg.norm(wide)
         assert error < 0.05
+
+
+def test_dropped_recurrent_weights_are_the_same_ones_in_a_whole_window():
+    """One call is a run of the cell whose kernels were thinned once, and whose others stayed."""
+    model, params = make(cell=sj.Stack((sj.LSTM(5), sj.GRU(4))), weight_drop=0.5)
+    key, batch = jax.random.key(3), batch_of()
+    thinned = params._replace(cell=sj.drop_weights(params.cell, jax.random.fold_in(key, 3), 0.5))
+    state = model.initial_state(params, (2,))
+    _, dropped = model.apply(params, state, batch.inputs, key=key)
+    _, expected = model.apply(thinned, state, batch.inputs)
+    np.testing.assert_allclose(dropped, expected, rtol=1e-6)
+    gradient = jax.grad(lambda p: model.loss(p, state, batch, key)[0])(params)
+    kernels = zip(jax.tree.leaves(gradient.cell), jax.tree.leaves(thinned.cell), strict=True)
+    zeros = [(np.asarray(g)[np.asarray(w) == 0], w) for g, w in kernels if w.ndim == 2]
+    assert all(not np.any(g) for g, _ in zeros)
+    assert sum(g.size for g, _ in zeros) > 40  # about half of 5·20 + 4·12 recurrent entries
+
+
+def test_weights_are_whole_without_a_key():
+    model, params = make(weight_drop=0.5)
+    plain, _ = make()
+    state, batch = model.initial_state(params, (2,)), batch_of()
+    assert model.loss(params, state, batch, None)[0] == plain.loss(params, state, batch, None)[0]
