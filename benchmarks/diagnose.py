@@ -41,8 +41,9 @@ PAGE = """\
 `sj.diagnose(cell, params, xs, loss)` with its defaults, beside the compiled gradient of the same loss
 with respect to params. Both are called in turn, {rounds} rounds after two that are not counted, so that
 nothing is compiled any more; medians, and the median of the ratios of all rounds. At most {goal} is
-asked for. What does not shrink with the batch (singular values of the recurrent matrices, terms of the
-gradient lag by lag) is more than that for a single short sequence, whose gradient takes milliseconds.
+asked for. What does not shrink with the batch (singular values of the recurrent matrices, up to 48
+terms of the gradient by lag) is more than that for a single short sequence, whose gradient takes
+milliseconds.
 
 {table}
 

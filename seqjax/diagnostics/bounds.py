@@ -3,13 +3,16 @@
 import functools
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from seqjax import checks
 from seqjax.activations import Activation
 from seqjax.arithmetic import accumulator
 from seqjax.cell import Cell, Params
 from seqjax.cells.elman import Elman, PreActivationRNN
 from seqjax.diagnostics.layers import leaves
+from seqjax.diagnostics.refusals import check_alone
 
 STEEPEST: dict[Activation, float] = {"tanh": 1.0, "sigmoid": 0.25, "relu": 1.0, "identity": 1.0}
 """γ = sup |φ'|."""
@@ -27,6 +30,7 @@ def factor(cell: Cell, params: Params) -> Float[Array, ""] | None:
     `sj.PreActivationRNN`, alone or in `sj.Dropout`, `sj.Residual` or `sj.LearnedState`. The product of
     the gates and the state of an LSTM has none that its weights alone would give.
 
+    Raises a ValueError for params of another cell.
     Reference: Pascanu, Mikolov, Bengio 2013, section 2.1.
 
     >>> import jax, seqjax as sj
@@ -34,15 +38,33 @@ def factor(cell: Cell, params: Params) -> Float[Array, ""] | None:
     >>> print(f"{factor(cell, cell.init(jax.random.key(0), in_features=2)):.2f}")
     0.25
     """
+    check_alone("factor", cell, params)
+    return factor_of(cell, params)
+
+
+def bound(cell: Cell, params: Params, lags: ArrayLike) -> Float[Array, " lags"] | None:
+    """(γ‖U‖)^ℓ ≥ ‖∂s_t/∂s_{t-ℓ}‖ for each lag ℓ of `lags`, [lags]; None where `factor` is.
+
+    Raises a ValueError for params of another cell, and lags that are no row of real numbers.
+    """
+    check_alone("bound", cell, params)
+    lags = checks.array("bound: lags", lags)
+    if lags.ndim != 1 or jnp.issubdtype(lags.dtype, jnp.complexfloating):
+        raise ValueError(f"bound: lags is {lags.dtype}{list(lags.shape)}; expected numbers, [lags]")
+    return bound_of(cell, params, lags)
+
+
+def factor_of(cell: Cell, params: Params) -> Float[Array, ""] | None:
+    """`factor` of params that are those of the cell."""
     found = leaves(cell, params)
     if len(found) != 1 or not found[0].plain:
         return None
     return _factor(found[0].cell, found[0].params)
 
 
-def bound(cell: Cell, params: Params, lags: Float[Array, " lags"]) -> Float[Array, " lags"] | None:
-    """(γ‖U‖)^ℓ ≥ ‖∂s_t/∂s_{t-ℓ}‖ for each lag ℓ; None where `factor` is."""
-    base = factor(cell, params)
+def bound_of(cell: Cell, params: Params, lags: Array) -> Float[Array, " lags"] | None:
+    """`bound` of params that are those of the cell."""
+    base = factor_of(cell, params)
     return None if base is None else jnp.power(base, lags.astype(base.dtype))
 
 

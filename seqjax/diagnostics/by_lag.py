@@ -1,29 +1,25 @@
 """The gradient split by lag: how much of ∂L/∂θ comes from how far back."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator, where_rows
 from seqjax.cell import Cell, Params, State
-from seqjax.diagnostics.norms import norm
+from seqjax.diagnostics.terms import blocks, terms_by_lag, widest
 from seqjax.diagnostics.trajectory import (
     Trajectory,
     as_rows,
     check_finite,
     evenly,
-    step_vector,
+    not_finite,
     walk,
 )
-from seqjax.real_vector import to_vector
 
 FULL_RESOLUTION = 512 * 64
 """Steps times entries of a row's state up to which, by default, every step of the loss is followed."""
@@ -41,12 +37,14 @@ class Flow(NamedTuple):
     lags: ℓ = 0 … T. The lag T has only what comes through an initial state that depends on θ.
     gradient: Σ_ℓ G_ℓ as one backward pass gives it, of the form of params: ∂L/∂θ where `exact`.
     by_lag: G_ℓ, each leaf of params with a leading axis of lags; None where that is too large.
-    norms: ‖G_ℓ‖ of each leaf of params, [lags].
-    shares: ⟨G_ℓ, G⟩ / ‖G‖² of each leaf, [lags]: how much of the gradient lag ℓ brings, of either
+    ends: the last lag of each block of lags that the next five are of. Each lag is a block by itself and
+        `ends` is `lags`, but for the flow of a report on more than 47 steps.
+    norms: ‖G_ℓ‖ of each leaf of params, [ends].
+    shares: ⟨G_ℓ, G⟩ / ‖G‖² of each leaf, [ends]: how much of the gradient lag ℓ brings, of either
         sign; they sum to 1 (all are 0 where the gradient is).
-    rest: ‖G_{ℓ+1} + G_{ℓ+2} + …‖ / ‖G‖ of each leaf, [lags]: the relative error of a gradient that is
+    rest: ‖G_{ℓ+1} + G_{ℓ+2} + …‖ / ‖G‖ of each leaf, [ends]: the relative error of a gradient that is
         truncated after lag ℓ. Its last entry is what rounding leaves of the identity above.
-    total_shares, total_rest: the same over all leaves together, [lags].
+    total_shares, total_rest: the same over all leaves together, [ends].
     times: the steps of the loss that are followed, counted from 0 as in `xs[t]`.
     state_norms: [times, time], entry [i, k] is ‖∂L_t/∂s‖ with t = times[i] and s the state that step k
         starts from, 0 for k > t. L_t is the loss as far as it sees y_t, and the norm is over all rows.
@@ -60,11 +58,12 @@ class Flow(NamedTuple):
     lags: np.ndarray
     gradient: Params
     by_lag: Params
+    ends: np.ndarray
     norms: Params
     shares: Params
     rest: Params
-    total_shares: Float[Array, " lags"]
-    total_rest: Float[Array, " lags"]
+    total_shares: Float[Array, " ends"]
+    total_rest: Float[Array, " ends"]
     times: np.ndarray
     state_norms: Float[Array, "times time"]
     lag_norms: Float[Array, "times lags"]
@@ -72,12 +71,14 @@ class Flow(NamedTuple):
     rows: np.ndarray
 
     def reach(self, left: float = 0.01) -> int:
-        """The smallest lag after which no truncation loses more than `left` of the gradient.
+        """The smallest of `ends` after which no truncation loses more than `left` of the gradient.
 
         Later terms may cancel one another, so this is not where `total_rest` first falls so low.
         """
         too_much = np.flatnonzero(~(np.asarray(self.total_rest) <= left))
-        return 0 if too_much.size == 0 else int(min(too_much[-1] + 1, self.lags[-1]))
+        return int(
+            self.ends[0 if too_much.size == 0 else min(too_much[-1] + 1, self.ends.size - 1)]
+        )
 
     def mean_norms(self) -> np.ndarray:
         """[lags]: the mean of `lag_norms` over the steps of the loss that have so long a past."""
@@ -87,24 +88,23 @@ class Flow(NamedTuple):
 
     def __str__(self) -> str:
         """A table with a line for each power of two, and where the numbers come from."""
-        shown = [0, *(2**i for i in range(32) if 2**i < self.lags[-1]), int(self.lags[-1])]
-        together = np.cumsum(np.asarray(self.total_shares))
-        norms = self.mean_norms()
-        lines = [
-            "   lag  of the gradient   so far   left after it   gradient of the state",
-            *(
-                f"{lag:>6}  {self.total_shares[lag]:>15.2%}  {together[lag]:>7.1%}"
-                f"  {self.total_rest[lag]:>13.2%}   {format(norms[lag], '.3g') if lag else '–':>21}"
-                for lag in dict.fromkeys(shown)
-            ),
-        ]
+        powers = [0, *(2**i for i in range(32) if 2**i < self.ends[-1]), int(self.ends[-1])]
+        shares, norms = np.asarray(self.total_shares), self.mean_norms()
+        lines = ["   lag  of the gradient   so far   left after it   gradient of the state"]
+        for i in dict.fromkeys(np.searchsorted(self.ends, powers)):
+            lag = int(self.ends[i])
+            of_state = format(norms[lag], ".3g") if lag else "–"
+            lines.append(
+                f"{lag:>6}  {shares[i]:>15.2%}  {shares[: i + 1].sum():>7.1%}"
+                f"  {self.total_rest[i]:>13.2%}   {of_state:>21}"
+            )
         return "\n".join([*lines, self.seen])
 
     @property
     def seen(self) -> str:
         """What the numbers are of, in words."""
         if self.exact:
-            return "exact: every step at which the loss enters, every row"
+            return "exact: every step and row at which the loss enters"
         times, rows = ", ".join(map(str, self.times)), ", ".join(map(str, self.rows))
         return f"a sample: the loss at steps {times}, rows {rows} of the batch"
 
@@ -176,12 +176,13 @@ def flow(
 
 
 def injections(name: str, path: Trajectory, loss: Callable[[Array], Array]) -> Array:
-    """∂L/∂y, [time, rows, out_features]; a ValueError where L is no scalar."""
+    """∂L/∂y, [time, rows, out_features]; a ValueError where L is not one real number."""
+    checks.function(f"{name}: loss", loss)
     time, _, width = path.ys.shape
     ys = path.ys.reshape(time, *path.batch_shape, width)
     value = jax.eval_shape(loss, ys)
-    if getattr(value, "shape", None) != ():
-        raise ValueError(f"{name}: loss: expected a scalar from ys {ys.shape}, got {value}")
+    if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(f"{name}: loss: expected a real scalar from ys {ys.shape}, got {value}")
     # Not under a jit of ours, which would compile the loss again at every call.
     return as_rows(jax.grad(loss)(ys), len(path.batch_shape), leading=1)
 
@@ -196,12 +197,9 @@ def first_bad_gradient(found: Flow) -> str | None:
     """The first leaf of params whose gradient is not finite, though that of all states is; or None."""
     if not np.all(np.isfinite(np.asarray(found.lag_norms))):
         return (
-            None  # it grows beyond the dtype on its way through the states, which is for the reader
+            None  # beyond the dtype on its way through the states, which is for the reader to see
         )
-    for place, leaf in jax.tree_util.tree_leaves_with_path(found.gradient):
-        if not bool(jnp.all(jnp.isfinite(leaf))):
-            return jax.tree_util.keystr(place)
-    return None
+    return next(iter(not_finite("", found.gradient)), None)
 
 
 def split(
@@ -213,20 +211,25 @@ def split(
     most_rows: int | None,
     initial: bool,
     key: Array | None,
-    keep: bool = True,
+    whole: bool = True,
 ) -> Flow:
     """`flow` of a run that is there, with ∂L/∂y.
 
-    initial: s_0 is made from params, its noise by `key`. keep: G_ℓ too, unless it is too large.
+    initial: s_0 is made from params, its noise by `key`. whole: every lag by itself, and G_ℓ too unless
+    it is too large; else the later lags are gathered in blocks, which costs far less.
     """
-    time = path.xs.shape[0]
-    entering = np.flatnonzero(np.asarray(jnp.any(injected != 0, axis=(1, 2))))
+    time, batch = path.xs.shape[:2]
+    enters = np.asarray(jnp.any(injected != 0, axis=2))
+    # A loss that sees some rows alone is followed in these.
+    seen = np.flatnonzero(enters.any(axis=0)) if enters.any() else np.arange(batch)
+    rows = seen[evenly(len(seen), most_rows)]
     if most_times is None and time * path.entries > FULL_RESOLUTION:
         most_times = SAMPLED_TIMES
+    entering = np.flatnonzero(enters[:, rows].any(axis=1))
     times = entering[evenly(len(entering), most_times)]
-    rows = evenly(path.xs.shape[1], most_rows)
     numbers = (time + 1) * sum(leaf.size for leaf in jax.tree.leaves(params))
-    found = _by_lag(
+    width = 1 if whole else widest(time)
+    found = terms_by_lag(
         cell,
         params,
         path.take_rows(rows)._replace(batch_shape=()),
@@ -234,95 +237,11 @@ def split(
         jnp.asarray(times, jnp.int32),
         jnp.asarray(rows, jnp.int32),
         key,
-        batch_shape=path.batch_shape,
+        batch_shape=path.batch_shape if initial else (),
         initial=initial,
-        keep=keep and numbers <= MOST_NUMBERS,
+        keep=whole and numbers <= MOST_NUMBERS,
+        width=width,
     )
-    exact = len(times) == len(entering) and len(rows) == path.xs.shape[1]
-    return Flow(lags=np.arange(time + 1), times=times, rows=rows, exact=exact, **found)
-
-
-@functools.partial(jax.jit, static_argnames=("cell", "batch_shape", "initial", "keep"))
-def _by_lag(cell, params, path, injected, times, rows, key, *, batch_shape, initial, keep):
-    """All of a `Flow` that is computed on the device."""
-    time = path.xs.shape[0]
-
-    def first(params):
-        """s_0 as a function of θ."""
-        if not initial:
-            return path.start
-        state = as_rows(cell.initial_state(params, batch_shape, key=key), len(batch_shape))
-        return jax.tree.map(lambda leaf: leaf[rows], state)
-
-    def outputs(params):
-        """The y that are followed, by a run of their own."""
-        _, ys = lax.scan(lambda s, x: cell.step(params, s, x), first(params), path.xs)
-        return ys[times]
-
-    _, pull_outputs = jax.vjp(outputs, params)
-    (gradient,) = pull_outputs(injected)
-    sizes = jax.tree.map(norm, gradient)
-    direction = jax.tree.map(
-        lambda g, size: _wide(g) / jnp.where(size > 0, size, 1), gradient, sizes
-    )
-
-    _, pull_start = jax.vjp(lambda params: to_vector(first(params), 1), params)
-
-    def lag_of_all(carry, lag):
-        δ, rest = carry
-        k = times - lag
-        inside = jnp.broadcast_to((k >= 0)[:, None], δ.shape[:2])
-        before, x = jax.tree.map(lambda a: a[jnp.maximum(k, 0)], (path.before, path.xs))
-        step = lambda params, s: step_vector(cell, params, before, s, x)
-        _, pull = jax.vjp(step, params, to_vector(before, 2))
-        δ_y = jnp.where(lag == 0, injected, jnp.zeros_like(injected))
-        term, δ_before = pull((where_rows(inside, δ, jnp.zeros_like(δ)), δ_y))
-        if initial:
-            at_start = jnp.broadcast_to((k == -1)[:, None], δ.shape[:2])
-            (made,) = pull_start(jnp.sum(where_rows(at_start, δ, jnp.zeros_like(δ)), axis=0))
-            term = jax.tree.map(jnp.add, term, made)
-        rest = jax.tree.map(lambda r, g: r - _wide(g), rest, term)
-        of_term = (
-            jax.tree.map(norm, term),
-            jax.tree.map(lambda g, d: jnp.sum(_wide(g) * d), term, direction),
-            jax.tree.map(norm, rest),
-            where_rows(k >= 0, norm(δ_before, (1, 2)), jnp.zeros(k.shape, _wide(δ).dtype)),
-            term if keep else None,
-        )
-        return (δ_before, rest), of_term
-
-    δ = jnp.zeros((len(times), *to_vector(path.start, 1).shape), to_vector(path.start, 1).dtype)
-    start = (δ, jax.tree.map(_wide, gradient))
-    _, (norms, along, left, pulled, by_lag) = lax.scan(
-        lag_of_all, start, jnp.arange(time + 1, dtype=jnp.int32)
-    )
-
-    total = norm(jnp.stack(jax.tree.leaves(sizes)))
-    parts = jax.tree.map(lambda a, size: _over(a, total) * _over(size, total), along, sizes)
-    lefts = jnp.stack([_over(r, total) for r in jax.tree.leaves(left)])
-    # What step t - ℓ starts from lies ℓ + 1 steps before the end of step t.
-    lag_norms = jnp.concatenate([jnp.zeros_like(pulled[:1]), pulled[:-1]]).T
-    lag_of_step = times[:, None] - jnp.arange(time, dtype=jnp.int32)[None] + 1
-    state_norms = jnp.take_along_axis(lag_norms, jnp.clip(lag_of_step, 0), axis=1)
-    return {
-        "gradient": gradient,
-        "by_lag": by_lag,
-        "norms": norms,
-        "shares": jax.tree.map(_over, along, sizes),
-        "rest": jax.tree.map(_over, left, sizes),
-        "total_shares": jnp.sum(jnp.stack(jax.tree.leaves(parts)), axis=0),
-        "total_rest": norm(lefts, 0),
-        "state_norms": state_norms,
-        "lag_norms": lag_norms,
-    }
-
-
-def _wide(x: Array) -> Array:
-    """In at least float32, in which sums over lags are kept."""
-    return x.astype(accumulator(x.dtype))
-
-
-def _over(x: Array, size: Array) -> Array:
-    """X / size, and 0 where the size is; NaN stays NaN."""
-    size = jnp.broadcast_to(size.astype(x.dtype), x.shape)
-    return jnp.where(size == 0, 0, x / jnp.where(size == 0, 1, size))
+    exact = len(rows) == len(seen) and len(times) == len(entering)
+    ends = np.concatenate([block[:, -1] for block in blocks(time, width)]).clip(max=time)
+    return Flow(lags=np.arange(time + 1), ends=ends, times=times, rows=rows, exact=exact, **found)

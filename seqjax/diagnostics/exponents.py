@@ -68,11 +68,15 @@ def lyapunov(
     for name, value in (("count", count), ("rows", rows)):
         if value is not None:
             checks.positive(f"lyapunov: {name}", value)
+    if align is not None:
+        checks.size("lyapunov: align", align)
     path = walk("lyapunov", cell, params, xs, state, key)
     check_finite("lyapunov", path)
     time = path.xs.shape[0]
+    if time == 0:
+        raise ValueError(f"lyapunov: xs has shape {jnp.shape(xs)}; expected at least 1 step")
     align = time // 10 if align is None else align
-    if not 0 <= align < time:
+    if align >= time:
         raise ValueError(
             f"lyapunov: align: expected fewer than the {time} steps that there are, got {align}"
         )

@@ -15,7 +15,7 @@ from seqjax import checks
 from seqjax.cell import Cell, Layered, Params, State
 from seqjax.diagnostics.gates import gates
 from seqjax.diagnostics.layers import label, leaves
-from seqjax.diagnostics.trajectory import check_finite, evenly, walk
+from seqjax.diagnostics.trajectory import check_finite, check_some, evenly, walk
 from seqjax.plan import Plan
 
 BINS = 20
@@ -91,8 +91,8 @@ def saturation(
     has gates shows them, in wrappers and stacks too; a cell of one's own shows none, unless
     `seqjax.diagnostics.gates.gates` has a rule for it (`gates.register`).
 
-    Raises a ValueError for a cell that is not causal, states that are not finite, a size below 1, and
-    what `sj.unroll` refuses.
+    Raises a ValueError for a cell that is not causal, states that are not finite, a size below 1, an xs
+    without steps or rows, and what `sj.unroll` refuses.
     Reference: Karpathy, Johnson, Fei-Fei 2016, "Visualizing and understanding recurrent networks",
     section 4.2.
 
@@ -106,6 +106,7 @@ def saturation(
     if rows is not None:
         checks.positive("saturation: rows", rows)
     path = walk("saturation", cell, params, xs, state, key)
+    check_some("saturation", path)
     check_finite("saturation", path)
     path = path.take_rows(evenly(path.xs.shape[1], rows))
     return saturation_of(cell, params, path.start, path.xs)

@@ -50,8 +50,8 @@ def _contributions(panel: Any, report: Any) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(flow.rest)
     for place, rest in leaves[:MOST_LINES]:
         name = jax.tree_util.keystr(place).lstrip(".")
-        panel.plot(flow.lags, np.asarray(rest), linewidth=0.9, label=name)
-    panel.plot(flow.lags, np.asarray(flow.total_rest), color="black", label="all")
+        panel.plot(flow.ends, np.asarray(rest), linewidth=0.9, label=name)
+    panel.plot(flow.ends, np.asarray(flow.total_rest), color="black", label="all")
     panel.set(title="what truncation loses", xlabel="after lag ℓ", ylabel="share of ‖∂L/∂θ‖")
     panel.set_ylim(bottom=0)
     _legend(panel)

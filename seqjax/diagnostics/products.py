@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 
 from seqjax import checks
 from seqjax.cell import Cell, Params, State
-from seqjax.diagnostics.bounds import bound
+from seqjax.diagnostics.bounds import bound_of
 from seqjax.diagnostics.norms import norm
 from seqjax.diagnostics.trajectory import Trajectory, check_finite, evenly, step_vector, walk
 from seqjax.real_vector import to_vector
@@ -83,12 +83,14 @@ def jacobians(
     for name, value in (("lags", lags), ("probes", probes), ("rows", rows)):
         if value is not None:
             checks.positive(f"jacobians: {name}", value)
+    if end is not None:
+        checks.size("jacobians: end", end)
     path = walk("jacobians", cell, params, xs, state, key)
     check_finite("jacobians", path)
     time = path.xs.shape[0]
     end = time - 1 if end is None else end
-    if not (0 <= end < time or end == time - 1):
-        raise ValueError(f"jacobians: end: expected a step from 0 to {time - 1}, got {end}")
+    if end >= time:
+        raise ValueError(f"jacobians: end: expected a step below the {time} of xs, got {end}")
     path = path.take_rows(evenly(path.xs.shape[1], rows))
     return jacobians_of(cell, params, path, end, lags, probes)
 
@@ -111,7 +113,7 @@ def jacobians_of(
     before, xs = jax.tree.map(lambda a: a[steps], (path.before, path.xs))
     frobenius, spectral = _products(cell, params, path.start, before, xs, m)
     numbers = np.arange(reach + 1)
-    simple = bound(cell, params, jnp.asarray(numbers, spectral.dtype))
+    simple = bound_of(cell, params, jnp.asarray(numbers, spectral.dtype))
     return Jacobians(numbers, frobenius, spectral, simple, end, m == size, m)
 
 

@@ -1,15 +1,16 @@
 """One diagnosis of a cell on a batch: numbers, what they say, and a picture."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from seqjax import optim
 from seqjax.cell import Cell, Params, State
+from seqjax.diagnostics import gate_sentences as gate_words
 from seqjax.diagnostics import sentences as words
 from seqjax.diagnostics.by_lag import (
     Flow,
@@ -20,10 +21,16 @@ from seqjax.diagnostics.by_lag import (
 )
 from seqjax.diagnostics.exponents import LEADING, Lyapunov, exponents_of
 from seqjax.diagnostics.gate_counts import Saturation, saturation_of
-from seqjax.diagnostics.matrices import Spectrum, spectrum
+from seqjax.diagnostics.matrices import Spectrum, spectrum_of
 from seqjax.diagnostics.products import PROBES, Jacobians, jacobians_of
 from seqjax.diagnostics.sentences import Sentence
-from seqjax.diagnostics.trajectory import NonFinite, evenly, first_non_finite, walk
+from seqjax.diagnostics.trajectory import (
+    NonFinite,
+    Trajectory,
+    check_some,
+    first_non_finite,
+    walk,
+)
 
 ROWS = 4
 """How many rows of the batch are looked at."""
@@ -39,14 +46,14 @@ class Report:
     sentences: the findings, each with its numbers and, where a rule says so, what to try.
     non_finite: the first state that is not finite; then, and where ∂L/∂y is not, the parts are None.
     flow, jacobians, lyapunov, spectrum, saturation: what the functions of those names return; the flow
-        without `by_lag`.
+        without `by_lag`, and of more than 47 steps with lags in blocks (`flow.ends`).
     statistics: those of the optimizer, None without any.
     """
 
     cell: Cell
     steps: int
     batch_shape: tuple[int, ...]
-    sentences: tuple[Sentence, ...]
+    sentences: tuple[Sentence, ...] = ()
     non_finite: NonFinite | None = None
     flow: Flow | None = None
     jacobians: Jacobians | None = None
@@ -113,53 +120,65 @@ def diagnose(
     The gradient falls by half every step.
     """
     path = walk("diagnose", cell, params, xs, state, key)
-    steps, rows = path.xs.shape[:2]
-    if steps == 0 or rows == 0:
-        raise ValueError(
-            f"diagnose: xs has shape {jnp.shape(xs)}; expected at least 1 step and 1 row"
-        )
-    about = {"cell": cell, "steps": steps, "batch_shape": path.batch_shape}
+    check_some("diagnose", path)
+    steps, batch = path.xs.shape[:2]
+    about = functools.partial(Report, cell, steps, path.batch_shape)
     found = first_non_finite(path)
     if found is not None:
-        return Report(
-            **about, sentences=(words.of_non_finite(found, params, path),), non_finite=found
-        )
+        return about((words.of_non_finite(found, params, path),), found)
     injected = injections("diagnose", path, loss)
     bad = first_bad_injection(injected)
     if bad is not None:
-        return Report(**about, sentences=(words.of_the_loss(bad),))
+        return about((words.of_the_loss(bad),))
 
-    seen = evenly(rows, ROWS)
-    # Three backward passes of the whole batch, at most: each step that is followed is one of its rows.
-    times = min(TIMES, max(1, 3 * rows // len(seen)))
-    few = path.take_rows(seen)
+    # As much as three backward passes of the whole batch: each step that is followed is one of its rows.
+    times = min(TIMES, max(1, 3 * batch // min(ROWS, batch)))
     initial = key if state is None else None
-    flow = split(cell, params, path, injected, times, ROWS, state is None, initial, keep=False)
+    flow = split(cell, params, path, injected, times, ROWS, state is None, initial, whole=False)
     leaf = first_bad_gradient(flow)
     if leaf is not None:
-        return Report(**about, sentences=(words.of_the_derivative(leaf),))
-    probes = min(path.entries, max(4, 2 * rows // len(seen)), PROBES)
-    jacobians = jacobians_of(cell, params, few, steps - 1, probes=probes)
-    lyapunov = exponents_of(cell, params, few, LEADING, steps // 10)
-    matrices = spectrum(cell, params)
-    gates = saturation_of(cell, params, few.start, few.xs)
+        return about((words.of_the_derivative(leaf),))
+
     statistics = None if opt_state is None else optim.statistics(opt_state)
+    probes = min(PROBES, max(4, 2 * batch // len(flow.rows)))
+    parts = _parts(cell, params, path, flow, probes)
+    said = _sentences(cell, params, steps, statistics, **parts)
+    return about(said, statistics=statistics, **parts)
+
+
+def _parts(cell: Cell, params: Params, path: Trajectory, flow: Flow, probes: int) -> dict[str, Any]:
+    """What is found in the rows that the flow follows, by the names that a report has for it."""
+    few, steps = path.take_rows(flow.rows), path.xs.shape[0]
+    return {
+        "flow": flow,
+        "jacobians": jacobians_of(cell, params, few, steps - 1, probes=probes),
+        "lyapunov": exponents_of(cell, params, few, LEADING, steps // 10),
+        "spectrum": spectrum_of("diagnose", cell, params),
+        "saturation": saturation_of(cell, params, few.start, few.xs),
+    }
+
+
+def _sentences(
+    cell: Cell,
+    params: Params,
+    steps: int,
+    statistics: optim.Statistics | None,
+    *,
+    flow: Flow,
+    jacobians: Jacobians,
+    lyapunov: Lyapunov,
+    spectrum: Spectrum,
+    saturation: Saturation,
+) -> tuple[Sentence, ...]:
+    """What the parts say, the gradient first."""
     sentences = (
-        words.of_the_gradient(flow, cell, params, gates),
+        words.of_the_gradient(flow, cell, params, saturation),
         words.of_the_reach(flow),
         words.of_lyapunov(lyapunov),
-        words.of_the_weights(matrices, jacobians),
-        *words.of_the_gates(gates, cell, params, steps),
-        *words.of_saturation(gates),
+        words.of_the_weights(spectrum, jacobians),
+        *gate_words.of_the_memories(saturation, cell, params, steps),
+        *gate_words.of_stuck_gates(saturation),
+        *gate_words.of_saturated_units(saturation),
         *words.of_the_optimizer(statistics),
     )
-    return Report(
-        **about,
-        sentences=tuple(sentence for sentence in sentences if sentence is not None),
-        flow=flow,
-        jacobians=jacobians,
-        lyapunov=lyapunov,
-        spectrum=matrices,
-        saturation=gates,
-        statistics=statistics,
-    )
+    return tuple(sentence for sentence in sentences if sentence is not None)

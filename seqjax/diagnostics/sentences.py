@@ -10,11 +10,11 @@ import numpy as np
 from seqjax.cell import Cell, Params
 from seqjax.diagnostics.by_lag import Flow
 from seqjax.diagnostics.exponents import Lyapunov
-from seqjax.diagnostics.gate_counts import Saturation, Values
+from seqjax.diagnostics.gate_counts import Saturation
 from seqjax.diagnostics.layers import leaves
 from seqjax.diagnostics.matrices import Spectrum
 from seqjax.diagnostics.products import Jacobians
-from seqjax.diagnostics.trajectory import NonFinite, Trajectory
+from seqjax.diagnostics.trajectory import NonFinite, Trajectory, not_finite
 from seqjax.initializers import Orthogonal, as_rule
 from seqjax.optim import Statistics
 
@@ -33,26 +33,6 @@ NEARLY_ALL = 0.9
 MOSTLY = 0.5
 """More than this share of the values is most of them."""
 
-CALLED = {"f": "forget", "i": "input", "o": "output", "z": "update", "r": "reset"}
-
-KEEPS_LONGER = {
-    "LSTM": "forget_bias=sj.initializers.Chrono({steps})",
-    "PeepholeLSTM": "forget_bias=sj.initializers.Chrono({steps})",
-    "CIFG": "forget_bias=sj.initializers.Chrono({steps})",
-    "DiagonalLSTM": "forget_bias=sj.initializers.Chrono({steps})",
-    "MinLSTM": "forget_bias=sj.initializers.Chrono({steps})",
-    "SLSTM": "a higher forget_bias",
-    "GRU": "update_bias=sj.initializers.Chrono({steps})",
-    "ChoGRU": "update_bias=sj.initializers.Chrono({steps})",
-    "DiagonalGRU": "update_bias=sj.initializers.Chrono({steps})",
-    "MGU": "forget_bias=sj.initializers.Chrono({steps}, negated=True)",
-    "MinGRU": "update_bias=sj.initializers.Chrono({steps}, negated=True)",
-    "RGLRU": "a decay_min nearer to 1",
-    "LRU": "an r_min nearer to 1",
-    "Elman": "a smaller leak",
-}
-"""The argument with which each cell starts by keeping its memory longer."""
-
 
 class Sentence(NamedTuple):
     """A finding, what to try where a rule says so, and the numbers that both rest on."""
@@ -70,11 +50,7 @@ def of_non_finite(found: NonFinite, params: Params, path: Trajectory) -> Sentenc
     """Where the first state is that is not finite, and what made it so."""
     step = max(found.step, 0)
     row = int(np.ravel_multi_index(found.row, path.batch_shape)) if found.row else 0
-    broken = [
-        f"params{jax.tree_util.keystr(place)}"
-        for place, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if not bool(jnp.all(jnp.isfinite(leaf)))
-    ]
+    broken = not_finite("params", params)
     inputs = np.asarray(jnp.all(jnp.isfinite(path.xs[: step + 1, row]), axis=-1))
     before = [leaf[step, row] for leaf in jax.tree.leaves(path.before) if _inexact(leaf)]
     largest = max((float(jnp.max(jnp.abs(leaf), initial=0)) for leaf in before), default=0.0)
@@ -113,23 +89,26 @@ def of_the_derivative(leaf: str) -> Sentence:
 def of_the_gradient(flow: Flow, cell: Cell, params: Params, gates: Saturation) -> Sentence:
     """How the gradient changes with the lag, and how to make it last or stay small."""
     steps = int(flow.lags[-1])
+    numbers: dict[str, Any] = {"steps": steps}
     norms = flow.mean_norms()
-    if not np.any(norms > 0):
-        text = (
-            "No gradient reaches any earlier state: what a step emits depends on its input alone."
-        )
-        return Sentence(text, {"steps": steps})
+    if flow.times.size == 0:
+        text = "To first order the loss does not depend on the outputs: ∂L/∂y is 0 at every step."
+        return Sentence(text, numbers, "a loss that is computed from the ys that it is given")
+    if not np.any(norms != 0):
+        text = "No gradient reaches any earlier state: to first order what a step emits depends on its "
+        return Sentence(f"{text}input alone.", numbers)
     if not np.all(np.isfinite(norms)):
         lag = int(np.flatnonzero(~np.isfinite(norms))[0])
         text = f"The gradient overflows: {lag} steps back it is beyond {flow.lag_norms.dtype}."
-        return Sentence(text, {"steps": steps, "overflow_lag": lag}, _against_growth())
+        return Sentence(text, {**numbers, "overflow_lag": lag}, _against_growth())
     slope, used = decay(np.asarray(flow.lag_norms))
+    if used == 0:
+        return Sentence(_of_one_lag(int(flow.times[-1])), numbers)
     change = math.exp(min(abs(slope) * used, 700.0))
-    numbers = {"steps": steps, "nats_per_step": slope, "lags_fitted": used, "change": change}
+    numbers |= {"nats_per_step": slope, "lags_fitted": used, "change": change}
     if change < 2:
-        return Sentence(
-            f"The gradient keeps its size within a factor of 2 over {used} steps.", numbers
-        )
+        over = "1 step" if used == 1 else f"{used} steps"
+        return Sentence(f"The gradient keeps its size within a factor of 2 over {over}.", numbers)
     n = math.log(2) / abs(slope)
     if slope < 0:
         advice = _against_vanishing(cell, params, gates, steps) if n < SHORT * steps else None
@@ -141,28 +120,37 @@ def of_the_gradient(flow: Flow, cell: Cell, params: Params, gates: Saturation) -
 
 
 def of_the_reach(flow: Flow) -> Sentence | None:
-    """From how far back the gradient comes, which is how long a window has to be."""
-    if not np.all(np.isfinite(np.asarray(flow.total_rest))):
+    """How far back the gradient comes from, and where it may be truncated.
+
+    Told of the recurrent kernel where there is one. A later lag than that of the first step has only
+    what a state that is made from params brings. Nothing is told where there is no gradient, none that
+    is finite, or no step before the loss.
+    """
+    span = int(flow.times[-1]) + 1 if flow.times.size else 0
+    if span < 2 or not np.any(flow.total_shares) or not np.all(np.isfinite(flow.total_rest)):
         return None
-    steps, lag = int(flow.lags[-1]), flow.reach(LEFT)
+    lag = flow.reach(LEFT)
+    place = int(np.searchsorted(flow.ends, lag))
     kernels = {
-        jax.tree_util.keystr(place): float(rest[lag])
-        for place, rest in jax.tree_util.tree_leaves_with_path(flow.rest)
-        if "recurrent" in jax.tree_util.keystr(place)
+        jax.tree_util.keystr(leaf): float(rest[place])
+        for leaf, rest in jax.tree_util.tree_leaves_with_path(flow.rest)
+        if "recurrent" in jax.tree_util.keystr(leaf)
     }
-    left = float(flow.total_rest[lag])
+    left = float(flow.total_rest[place])
     numbers = {"lag": lag, "left": left, **kernels}
-    of = "the gradient"
-    if len(kernels) == 1:
-        ((name, left),) = kernels.items()
-        of = f"∂L/∂params{name}"
-    if lag < NEARLY_ALL * steps:
-        text = f"Steps more than {lag} back contribute {_percent(left)} of {of}."
-        advice = f"sj.tbptt(k1, k2={max(lag, 1)}), which reaches so far back"
-        return Sentence(text, numbers, advice)
+    if lag < min(NEARLY_ALL * span, span - 1):
+        of = "the gradient"
+        if len(kernels) == 1:
+            ((name, left),) = kernels.items()
+            of = f"∂L/∂params{name}"
+        text = f"Steps more than {lag} back contribute {percent(left)} of {of}."
+        return Sentence(text, numbers, f"sj.tbptt(k1, k2={max(lag, 1)}), which reaches so far back")
+    if span < flow.lags[-1]:
+        text = f"The gradient comes from all {span} steps up to the last at which the loss enters."
+        return Sentence(text, numbers)
     slope, used = decay(np.asarray(flow.lag_norms))
     grows = slope * used > math.log(GROWN)
-    text = f"The gradient comes from all {steps} steps."
+    text = f"The gradient comes from all {span} steps."
     return Sentence(text, numbers, None if grows else "longer windows, which may bring more")
 
 
@@ -199,58 +187,13 @@ def of_the_weights(found: Spectrum, jacobians: Jacobians) -> Sentence | None:
     return Sentence(f"{text}; as γ‖U‖ is {factor:.3g}, {may}.", numbers)
 
 
-def of_the_gates(found: Saturation, cell: Cell, params: Params, steps: int) -> list[Sentence]:
-    """How long each layer's gates keep, and which gates are stuck."""
-    names = {leaf.name: type(leaf.cell).__name__ for leaf in leaves(cell, params)}
-    sentences = []
-    for memory in found.memories:
-        of_layer = [v for v in found.values if _layer(v) == memory.name]
-        forget = next((v for v in of_layer if v.gate and _letter(v) in ("f", "z")), None)
-        kind = names.get(memory.name, "")
-        where = f"In {memory.name} the" if memory.name else "The"
-        text = f"{where} memory keeps {_percent(memory.keep)} at each step by its gates"
-        numbers: dict[str, Any] = {"keep": memory.keep, "half_life": memory.half_life}
-        if forget is not None:
-            text = f"{where} {_gate(forget)} gates are open {_percent(forget.open)} of the time"
-            text += f" and shut {_percent(forget.shut)}"
-            numbers |= {"open": forget.open, "shut": forget.shut}
-        short = memory.half_life < SHORT * steps
-        if math.isinf(memory.half_life):
-            text += "; by its gates alone a memory lasts."
-        else:
-            text += f"; by them alone half of a memory is left after {memory.half_life:.2g} steps."
-        advice = KEEPS_LONGER.get(kind, "") if short else ""
-        sentences.append(Sentence(text, numbers, advice.format(steps=steps) or None))
-    for v in found.values:
-        if v.gate and v.saturated > MOSTLY and _letter(v) not in ("f", "z"):
-            text = f"The {_gate(v)} gates{_in_layer(v)} are open {_percent(v.open)} of the time"
-            text += f" and shut {_percent(v.shut)}, where they learn little."
-            numbers = {"open": v.open, "shut": v.shut}
-            sentences.append(Sentence(text, numbers, "smaller inputs, or sj.LayerNorm"))
-    return sentences
-
-
-def of_saturation(found: Saturation) -> list[Sentence]:
-    """Which tanh units are saturated most of the time."""
-    return [
-        Sentence(
-            f"The tanh units {_letter(v)}{_in_layer(v)} are beyond ±0.9 {_percent(v.saturated)} of "
-            "the time, where they learn little.",
-            {"saturated": v.saturated},
-            "smaller inputs, smaller initial weights, or sj.LayerNorm",
-        )
-        for v in found.values
-        if not v.gate and v.saturated > MOSTLY
-    ]
-
-
 def of_the_optimizer(found: Statistics | None) -> list[Sentence]:
     """How often gradients were clipped or skipped."""
     sentences = []
     if found is not None and found.steps is not None and np.sum(found.steps) > 0:
         told = (found.clip_rate, found.norm_before, found.norm_after)
         rate, before, after = (float(np.mean(np.asarray(value))) for value in told)
-        text = f"The optimizer clipped {_percent(rate)} of {int(np.sum(found.steps))} steps; the"
+        text = f"The optimizer clipped {percent(rate)} of {int(np.sum(found.steps))} steps; the"
         text += f" last gradient had norm {before:.3g} before and {after:.3g} after."
         advice = "a higher clip_norm, or a lower learning rate" if rate > MOSTLY else None
         sentences.append(Sentence(text, {"clip_rate": rate, "norm_before": before}, advice))
@@ -280,6 +223,16 @@ def decay(norms: np.ndarray) -> tuple[float, int]:
     return (products / across if across else 0.0), span
 
 
+def _of_one_lag(last: int) -> str:
+    """Of a gradient that has no two lags to be compared. last: the last step of the loss."""
+    if last == 0:
+        return "The loss enters at the first step alone, and before that there is a single state."
+    return (
+        "Of each step of the loss the gradient reaches a single state; at all others it is below a "
+        "millionth of that."
+    )
+
+
 def _against_vanishing(cell: Cell, params: Params, gates: Saturation, steps: int) -> str:
     """By what there is: gates that can keep longer, or none."""
     if gates.memories:
@@ -307,27 +260,11 @@ def _steps(number: float) -> str:
     return "step" if shown == "1" else f"{shown} steps"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Two digits, and no false zero."""
     if share != 0 and abs(share) < 0.0001:
         return "less than 0.01 %"
     return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
-
-
-def _layer(v: Values) -> str:
-    return v.name.rpartition(" ")[0]
-
-
-def _letter(v: Values) -> str:
-    return v.name.rpartition(" ")[2]
-
-
-def _gate(v: Values) -> str:
-    return CALLED.get(_letter(v), _letter(v))
-
-
-def _in_layer(v: Values) -> str:
-    return f" of {_layer(v)}" if _layer(v) else ""
 
 
 def _inexact(leaf: Any) -> bool:

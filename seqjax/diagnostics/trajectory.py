@@ -10,10 +10,11 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from seqjax import checks
 from seqjax.cell import Cell, Params, State
 from seqjax.real_vector import from_vector, to_vector
 from seqjax.unroll.driver import starting_state
-from seqjax.unroll.refusals import check_cell, check_params, check_shapes, check_step
+from seqjax.unroll.refusals import check_cell, check_params, check_shapes, check_step, named
 
 
 class Trajectory(NamedTuple):
@@ -72,17 +73,19 @@ def walk(
     """The run of `sj.unroll(cell, params, xs, state, key=key)`, step by step, all states kept.
 
     Raises a ValueError that begins with `name` for a cell that is not causal and so has no step, and
-    what `sj.unroll` raises for shapes that do not fit.
+    for what `sj.unroll` refuses.
     """
-    check_cell(cell)
-    if not cell.causal:
-        raise ValueError(
-            f"{name}: cell: expected one that is causal, got {cell!r}, whose y_t needs inputs after t; "
-            "diagnose each direction by itself, as in cell.forward with params.forward"
-        )
-    inputs = jnp.asarray(xs)
-    batch_shape = check_shapes(inputs, None, None)
-    return Trajectory(*_walk(cell, params, inputs, state, key), batch_shape=batch_shape)
+    with named(name):
+        check_cell(cell)
+        if not cell.causal:
+            raise ValueError(
+                f"{name}: cell: expected one that is causal, got {cell!r}, whose y_t needs inputs after "
+                "t; diagnose each direction by itself, as in cell.forward with params.forward"
+            )
+        checks.key(f"{name}: key", key)
+        inputs = checks.array(f"{name}: xs", xs)
+        batch_shape = check_shapes(inputs, None, None)
+        return Trajectory(*_walk(cell, params, inputs, state, key), batch_shape=batch_shape)
 
 
 @functools.partial(jax.jit, static_argnames=("cell",))
@@ -146,6 +149,15 @@ def first_non_finite(path: Trajectory) -> NonFinite | None:
     )
 
 
+def not_finite(name: str, tree: Any) -> list[str]:
+    """Which leaves of a tree that is called `name` hold a number that is not finite."""
+    return [
+        f"{name}{jax.tree_util.keystr(place)}"
+        for place, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(leaf)))
+    ]
+
+
 def _rows_not_finite(leaf: Array) -> Array:
     """[time, rows]: whether any entry of the row is not finite."""
     return ~jnp.all(jnp.isfinite(leaf), axis=tuple(range(2, leaf.ndim)))
@@ -156,3 +168,11 @@ def check_finite(name: str, path: Trajectory) -> None:
     found = first_non_finite(path)
     if found is not None:
         raise ValueError(f"{name}: {found}; expected a run whose states are all finite")
+
+
+def check_some(name: str, path: Trajectory) -> None:
+    """Raise a ValueError where there is nothing to look at."""
+    time, rows = path.xs.shape[:2]
+    if time == 0 or rows == 0:
+        shape = (time, *path.batch_shape, path.xs.shape[-1])
+        raise ValueError(f"{name}: xs has shape {shape}; expected at least 1 step and 1 row")

@@ -34,7 +34,7 @@ def memory(state):
     return memory(state.cell) if hasattr(state, "cell") else state
 
 
-def close(ours, theirs):
+def assert_close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
 
 
@@ -55,17 +55,17 @@ def test_the_gates_of_an_lstm_make_its_next_state(name, x64):
     found, before, after = one_step(LSTMS[name]())
     before, after = memory(before), memory(after)
     g, f, i, o = found.units["g"], found.gates["f"], found.gates["i"], found.gates["o"]
-    close(f * before.c + i * g, after.c)
-    close(o * jnp.tanh(after.c), after.h)
-    close(found.units["tanh(c)"], jnp.tanh(after.c))
+    assert_close(f * before.c + i * g, after.c)
+    assert_close(o * jnp.tanh(after.c), after.h)
+    assert_close(found.units["tanh(c)"], jnp.tanh(after.c))
     assert found.keep is f
 
 
 def test_the_gates_of_a_cifg_make_its_next_state(x64):
     found, before, after = one_step(sj.CIFG(3, **F64))
     f = found.gates["f"]
-    close(f * before.c + (1 - f) * found.units["g"], after.c)
-    close(found.gates["o"] * found.units["tanh(c)"], after.h)
+    assert_close(f * before.c + (1 - f) * found.units["g"], after.c)
+    assert_close(found.gates["o"] * found.units["tanh(c)"], after.h)
 
 
 GRUS = {
@@ -81,7 +81,7 @@ GRUS = {
 def test_the_gates_of_a_gru_make_its_next_state(name, x64):
     found, before, after = one_step(GRUS[name]())
     z = found.gates["z"]
-    close((1 - z) * found.units["n"] + z * memory(before).h, memory(after).h)
+    assert_close((1 - z) * found.units["n"] + z * memory(before).h, memory(after).h)
     assert found.keep is z
     assert set(found.gates) == {"r", "z"}
 
@@ -90,8 +90,8 @@ def test_the_gates_of_a_gru_make_its_next_state(name, x64):
 def test_the_gate_of_an_mgu_makes_its_next_state(wrap, x64):
     found, before, after = one_step(wrap(sj.MGU(3, **F64)))
     f = found.gates["f"]
-    close((1 - f) * memory(before).h + f * found.units["h̃"], memory(after).h)
-    close(found.keep, 1 - f)
+    assert_close((1 - f) * memory(before).h + f * found.units["h̃"], memory(after).h)
+    assert_close(found.keep, 1 - f)
 
 
 @pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
@@ -99,7 +99,7 @@ def test_an_slstm_keeps_its_share_of_the_weighted_mean(forget_gate, x64):
     found, before, after = one_step(sj.SLSTM(3, forget_gate=forget_gate, **F64))
     assert found.keep is not None
     mean = found.keep * before.c / before.n + (1 - found.keep) * found.units["z"]
-    close(found.gates["o"] * mean, after.h)
+    assert_close(found.gates["o"] * mean, after.h)
     assert ("f" in found.gates) == (forget_gate == "sigmoid")
 
 
@@ -113,19 +113,19 @@ def test_a_linear_cell_keeps_by_the_modulus_of_its_coefficient(cell, x64):
     x = jax.random.normal(jax.random.key(2), (3, 2, 3), jnp.float64)[-1]
     step = lambda h: cell.step(params, type(cell.initial_state(params))(h), x)[0].h
     h = memory(cell.initial_state(params, (2,))).h
-    close(found.keep, jnp.abs(step(h + 1) - step(h)))
+    assert_close(found.keep, jnp.abs(step(h + 1) - step(h)))
 
 
 def test_simple_networks_show_their_units_and_other_cells_nothing(x64):
     found, _, after = one_step(sj.Elman(3, **F64))
-    close(found.units["φ"], after.h)
+    assert_close(found.units["φ"], after.h)
     found, _, after = one_step(sj.Elman(3, activation="sigmoid", **F64))
-    close(found.gates["φ"], after.h)
+    assert_close(found.gates["φ"], after.h)
     found, before, after = one_step(sj.Elman(3, leak=0.25, **F64))
     assert found.keep is not None
-    close(found.keep * before.h + 0.25 * found.units["φ"], after.h)
+    assert_close(found.keep * before.h + 0.25 * found.units["φ"], after.h)
     found, _, after = one_step(sj.PreActivationRNN(3, **F64))
-    close(found.units["φ"], jnp.tanh(after.h))
+    assert_close(found.units["φ"], jnp.tanh(after.h))
     for cell in (sj.IRNN(3, **F64), LeakySum(3, jnp.float64)):
         assert one_step(cell)[0] == ({}, {}, None)
 
@@ -192,6 +192,15 @@ def test_each_layer_of_a_stack_has_its_own_line():
     alone = saturation(second, params.layers[1], ys)
     for in_stack, by_itself in zip(found.values[3:], alone.values, strict=True):
         np.testing.assert_array_equal(in_stack.histogram, by_itself.histogram)
+
+
+def test_a_run_without_steps_or_rows_has_no_shares():
+    cell, params = lstm_with_biases()
+    for xs in (jnp.ones((0, 3, 2)), jnp.ones((6, 0, 2))):
+        with pytest.raises(
+            ValueError, match=r"saturation: xs has shape .* at least 1 step and 1 row"
+        ):
+            saturation(cell, params, xs)
 
 
 def test_a_gate_that_is_shut_to_the_last_bit_keeps_nothing():

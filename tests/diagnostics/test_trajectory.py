@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.diagnostics.norms import norm
+from seqjax.diagnostics.norms import norm, norms
 from seqjax.diagnostics.trajectory import evenly, first_non_finite, walk
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -84,15 +84,22 @@ def test_a_sample_is_the_last_of_each_of_equal_parts(count, most, expected):
     assert list(evenly(count, most)) == expected
 
 
-@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("size", [1e-36, 1e-30, 1e-15, 1e-10, 1.0, 1e15, 1e30, 1e37])
 def test_norms_neither_overflow_nor_vanish_where_squares_do(size):
     x = np.random.RandomState(0).standard_normal((3, 4, 5))
     ours = norm(jnp.asarray(size * x, jnp.float32), (0, 2))
     np.testing.assert_allclose(ours, size * np.sqrt(np.sum(x**2, axis=(0, 2))), rtol=1e-6)
+    leaves = {"a": jnp.asarray(size * x, jnp.float32), "b": jnp.ones(3), "c": jnp.zeros((0, 2))}
+    expected = [size * np.linalg.norm(x), 3**0.5, 0]
+    np.testing.assert_allclose(norms(leaves), expected, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(norms)(leaves), expected, rtol=1e-6)
 
 
 def test_norms_of_nothing_zero_and_infinity():
     assert norm(jnp.zeros((3,))) == 0
+    # Of zeros that the compiler knows of, too.
+    assert jax.jit(lambda: norm(jnp.zeros((3,))))() == 0
+    assert jax.jit(lambda: norms([jnp.zeros((3,))]))() == jnp.zeros(1)
     assert norm(jnp.zeros((0,))) == 0
     assert norm(jnp.array([1.0, jnp.inf])) == jnp.inf
     assert jnp.isnan(norm(jnp.array([1.0, jnp.nan])))
