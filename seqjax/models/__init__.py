@@ -19,6 +19,7 @@ from seqjax.models.inputs import Tokens as Tokens
 from seqjax.models.inputs import Vectors as Vectors
 from seqjax.models.language_model import LanguageModel as LanguageModel
 from seqjax.models.language_model import LanguageModelParams as LanguageModelParams
+from seqjax.models.ngram import NGram as NGram
 from seqjax.models.readout import Readout as Readout
 from seqjax.models.regressor import Regressor as Regressor
 from seqjax.models.regressor import RegressorParams as RegressorParams
