@@ -30,13 +30,14 @@ class NGram:
     """p_k(w | h) = (c(h w) + t(h) p_{k-1}(w | h')) / (c(h) + t(h)),   p_{-1} = 1 / vocabulary
 
     h are the last k tokens and h' those without the first, c counts in the training text, and t(h) is
-    how many kinds of token follow h there: so often was something new, and so much is left for it. Where h
-    never occurs p_k = p_{k-1}. The last `order` tokens are all that it sees: a Markov chain, and the
-    measure of what memory buys.
+    how many kinds of token follow h there: so often was something new, and so much is left for it.
+    Where h never occurs p_k = p_{k-1}. The last `order` tokens are all that it sees: a Markov chain, and
+    the measure of what memory buys.
 
     Reference: Witten, Bell 1991, "The zero-frequency problem", interpolated as by Chen, Goodman 1999.
 
-    >>> model = NGram.train([0, 1, 0, 1, 0, 2], vocabulary=3, order=1)
+    >>> import seqjax as sj
+    >>> model = sj.models.NGram.train([0, 1, 0, 1, 0, 2], vocabulary=3, order=1)
     >>> model.distribution([0]).round(3).tolist()
     [0.178, 0.533, 0.289]
     """
