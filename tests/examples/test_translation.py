@@ -1,0 +1,33 @@
+import pytest
+
+from examples import translation
+
+
+def test_made_up_dates_are_the_same_day_in_both_forms():
+    months = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+    for read, written in translation.made_up(500, seed=0):
+        text, (year, month, day) = "".join(read), "".join(written).split("-")
+        assert year[2:] in text
+        assert day in text
+        assert months[int(month) - 1] in text or month in text
+
+
+def test_dates_are_learned_and_the_attention_is_drawn(tmp_path, capsys):
+    options = translation.Options(run=tmp_path, steps=200, buckets=1, display=False)
+    assert translation.main(options) > 0.8
+    assert (tmp_path / "attention.png").stat().st_size > 5000
+    assert "BLEU" in capsys.readouterr().out
+
+
+def test_parallel_text_is_read_by_its_languages_and_unequal_files_are_refused(tmp_path):
+    for part in ("train", "dev", "test"):
+        (tmp_path / f"{part}.de").write_text("ein Hund\nzwei Katzen\n" * 20, "utf-8")
+        (tmp_path / f"{part}.en").write_text("a dog\ntwo cats\n" * 20, "utf-8")
+    options = translation.Options(
+        data=tmp_path, features=4, embedding=4, steps=1, run=tmp_path / "run", display=False
+    )
+    assert 0 <= translation.main(options) <= 1
+    with (tmp_path / "dev.en").open("a", encoding="utf-8") as file:
+        file.write("one more\n")
+    with pytest.raises(ValueError, match=r"40 .*41|41 .*40"):
+        translation.main(options)
