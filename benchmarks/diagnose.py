@@ -42,8 +42,8 @@ PAGE = """\
 with respect to params. Both are called in turn, {rounds} rounds after two that are not counted, so that
 nothing is compiled any more; medians, and the median of the ratios of all rounds. At most {goal} is
 asked for. What does not shrink with the batch (singular values of the recurrent matrices, up to 48
-terms of the gradient by lag) is more than that for a single short sequence, whose gradient takes
-milliseconds.
+terms of the gradient by lag) is more than that for a single sequence, and for a small Elman network,
+whose gradients take a few milliseconds.
 
 {table}
 
