@@ -1,4 +1,4 @@
-"""What `sj.diagnose` costs beside one backward pass: python -m benchmarks.diagnose   (under a minute)
+"""What `sj.diagnose` costs beside one backward pass: python -m benchmarks.diagnose   (under three minutes)
 
 python -m benchmarks.diagnose --report-only      write the page again from the JSON
 """

@@ -127,16 +127,17 @@ def of_the_reach(flow: Flow) -> Sentence | None:
     is finite, or no step before the loss.
     """
     span = int(flow.times[-1]) + 1 if flow.times.size else 0
-    if span < 2 or not np.any(flow.total_shares) or not np.all(np.isfinite(flow.total_rest)):
+    shares, rests = np.asarray(flow.total_shares), np.asarray(flow.total_rest)
+    if span < 2 or not np.any(shares) or not np.all(np.isfinite(rests)):
         return None
     lag = flow.reach(LEFT)
     place = int(np.searchsorted(flow.ends, lag))
     kernels = {
-        jax.tree_util.keystr(leaf): float(rest[place])
+        jax.tree_util.keystr(leaf): float(np.asarray(rest)[place])
         for leaf, rest in jax.tree_util.tree_leaves_with_path(flow.rest)
         if "recurrent" in jax.tree_util.keystr(leaf)
     }
-    left = float(flow.total_rest[place])
+    left = float(rests[place])
     numbers = {"lag": lag, "left": left, **kernels}
     if lag < min(NEARLY_ALL * span, span - 1):
         of = "the gradient"

@@ -41,9 +41,8 @@ class Trajectory(NamedTuple):
 
     def take_rows(self, rows: np.ndarray) -> "Trajectory":
         """These rows alone."""
-        start = jax.tree.map(lambda leaf: leaf[rows], self.start)
         in_time = (self.before, self.after, self.xs, self.ys)
-        before, after, xs, ys = jax.tree.map(lambda leaf: leaf[:, rows], in_time)
+        start, (before, after, xs, ys) = _taken(self.start, in_time, np.asarray(rows, np.int32))
         return Trajectory(start, before, after, xs, ys, self.batch_shape)
 
 
@@ -130,6 +129,14 @@ def evenly(count: int, most: int | None) -> np.ndarray:
     return (np.arange(1, most + 1) * count) // max(most, 1) - 1
 
 
+@jax.jit  # leaf by leaf each of them would take as long as all together
+def _taken(start: Any, in_time: Any, rows: Array) -> tuple[Any, Any]:
+    """The rows of [rows, ...], and of [time, rows, ...]."""
+    return jax.tree.map(lambda leaf: leaf[rows], start), jax.tree.map(
+        lambda leaf: leaf[:, rows], in_time
+    )
+
+
 def first_non_finite(path: Trajectory) -> NonFinite | None:
     """The first state of the run that is not finite, or None."""
     starts, afters = jax.tree_util.tree_leaves_with_path(path.start), jax.tree.leaves(path.after)
@@ -151,11 +158,20 @@ def first_non_finite(path: Trajectory) -> NonFinite | None:
 
 def not_finite(name: str, tree: Any) -> list[str]:
     """Which leaves of a tree that is called `name` hold a number that is not finite."""
+    places = [place for place, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    finite = jax.device_get(_finite(jax.tree.leaves(tree)))
     return [
         f"{name}{jax.tree_util.keystr(place)}"
-        for place, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(leaf)))
+        for place, good in zip(places, finite, strict=True)
+        if not good
     ]
+
+
+@jax.jit
+def _finite(leaves: list[Array]) -> list[Array]:
+    """Whether all numbers of each leaf are finite."""
+    is_float = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return [jnp.all(jnp.isfinite(leaf)) if is_float(leaf) else jnp.array(True) for leaf in leaves]
 
 
 def _rows_not_finite(leaf: Array) -> Array:

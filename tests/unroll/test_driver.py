@@ -141,7 +141,7 @@ def test_a_state_of_another_shape_or_dtype_is_refused_by_the_name_of_its_leaf(h,
 def test_params_of_another_cell_are_refused(other, params, xs):
     with pytest.raises(ValueError, match=r"unroll: params.*as for xs of shape .* gives it"):
         sj.unroll(other, params, xs)
-    with pytest.raises(ValueError, match=r"unroll: params.*as for xs of shape .* gives it"):
+    with pytest.raises(ValueError, match=r"explain: params.*as for xs of shape .* gives it"):
         sj.explain(other, params, xs)
 
 
