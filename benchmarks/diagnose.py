@@ -1,4 +1,4 @@
-"""What `sj.diagnose` costs beside one backward pass: python -m benchmarks.diagnose   (under three minutes)
+"""What `sj.diagnose` costs beside one backward pass: python -m benchmarks.diagnose  (three minutes)
 
 python -m benchmarks.diagnose --report-only      write the page again from the JSON
 """
