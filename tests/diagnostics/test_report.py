@@ -402,7 +402,7 @@ def flops(function, *arguments):
 
 
 @pytest.mark.parametrize(("batch", "most"), [(32, 10), (4, 10)])
-def test_all_parts_together_cost_at_most_ten_backward_passes(batch, most):
+def test_all_parts_together_take_at_most_ten_times_the_operations_of_a_backward_pass(batch, most):
     """In floating-point operations, as the compiler counts them: of a loop it counts one turn.
 
     All loops here have as many turns as there are steps, so the ratio is that of the whole. QR and
