@@ -34,6 +34,7 @@ SYMBOLS = {
     "state_features": "N",
     "heads": "K",
     "head_features": "H/K",
+    "window": "w",
 }
 
 
@@ -74,6 +75,9 @@ FAMILIES: dict[str, list[Entry]] = {
         *plain(sj.MinGRU, sj.MinLSTM, sj.LRU),
         Entry("LRU(H, state_features=N)", lambda H: sj.LRU(H, state_features=2 * H), sj.LRU),
         Entry("RGLRU(H)", sj.RGLRU, sj.RGLRU, same_width=True),
+    ],
+    "Without memory": [
+        Entry("TimeDelay(H, window=w)", lambda H: sj.TimeDelay(H, window=4), sj.TimeDelay)
     ],
 }
 
@@ -188,6 +192,7 @@ def evaluate(count: Polynomial, cell: sj.Cell, in_features: int) -> int:
         "N": getattr(cell, "state_features", None) or cell.features,
         "K": heads,
         "H/K": cell.features // heads,
+        "w": getattr(cell, "window", 1),
     }
     return sum(f * math.prod(values[s] for s in symbols) for symbols, f in count.items())
 
@@ -211,7 +216,7 @@ INTRODUCTION = """
 # Cells
 
 Made by `python -m docs.cells` from the docstrings and the code. D is `in_features` and H is `features`;
-P is the size of y and N that of the state where they are another, K the number of heads.
+P is the size of y and N that of the state where they are another, K the number of heads, w a window.
 
 A **gated** cell is an affine recurrence followed by a rule on each row. A **linear** one is
 h_t = a_t ⊙ h_{t-1} + b_t, where neither a nor b sees the state. **Mixing** is the structure of

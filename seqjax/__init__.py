@@ -38,6 +38,7 @@ from seqjax.cells import MinLSTM as MinLSTM
 from seqjax.cells import PeepholeLSTM as PeepholeLSTM
 from seqjax.cells import PreActivationRNN as PreActivationRNN
 from seqjax.cells import SkipRNN as SkipRNN
+from seqjax.cells import TimeDelay as TimeDelay
 from seqjax.diagnostics import diagnose as diagnose
 from seqjax.generate import beam_search as beam_search
 from seqjax.generate import continuations as continuations

@@ -44,7 +44,7 @@ def test_every_public_symbol_has_a_docstring(name):
 def test_the_names_that_other_code_depends_on_are_there():
     cells = {"Elman", "PreActivationRNN", "IRNN", "SkipRNN", "ClockworkRNN"}
     cells |= {"LSTM", "PeepholeLSTM", "CIFG", "SLSTM", "GRU", "ChoGRU", "MGU"}
-    cells |= {"DiagonalGRU", "DiagonalLSTM", "MinGRU", "MinLSTM", "LRU", "RGLRU"}
+    cells |= {"DiagonalGRU", "DiagonalLSTM", "MinGRU", "MinLSTM", "LRU", "RGLRU", "TimeDelay"}
     wrappers = {"Stack", "Bidirectional", "Residual", "Dropout", "drop_weights"}
     wrappers |= {"RecurrentDropout", "Zoneout", "LayerNorm", "LearnedState"}
     contract = {"Cell", "GatedCell", "LinearCell", "Layered", "as_gated", "as_linear"}

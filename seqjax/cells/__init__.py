@@ -18,3 +18,4 @@ from seqjax.cells.peephole import PeepholeLSTM as PeepholeLSTM
 from seqjax.cells.rglru import RGLRU as RGLRU
 from seqjax.cells.skip import SkipRNN as SkipRNN
 from seqjax.cells.slstm import SLSTM as SLSTM
+from seqjax.cells.time_delay import TimeDelay as TimeDelay

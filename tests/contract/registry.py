@@ -186,6 +186,10 @@ def _clockwork(param_dtype: Any, dtype: Any) -> sj.Cell:
     return sj.ClockworkRNN(4, periods=(1, 3), param_dtype=param_dtype, dtype=dtype)
 
 
+def _time_delay(param_dtype: Any, dtype: Any) -> sj.Cell:
+    return sj.TimeDelay(3, window=2, param_dtype=param_dtype, dtype=dtype)
+
+
 def _leaky_sum(param_dtype: Any, dtype: Any) -> sj.Cell:
     return LeakySum(3, param_dtype)
 
@@ -306,6 +310,7 @@ REGISTRY: dict[str, Entry] = {
     ),
     "SkipRNN": Entry(_skip, gated=True, leaf=True),
     "ClockworkRNN": Entry(_clockwork, gated=True, leaf=True),
+    "TimeDelay": Entry(_time_delay, leaf=True),
     "a user's cell": Entry(_leaky_sum),
     "a user's cell with a clock": Entry(_running_mean, mixing="elementwise", leaf=True),
     "Stack": Entry(_stack),
