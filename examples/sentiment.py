@@ -36,6 +36,8 @@ class Options:
     """The width of a word's embedding."""
     dropout: float = 0.5
     """The rate at which entries of embeddings and of v are dropped while training."""
+    token_dropout: float = 0.1
+    """The rate at which words are read as unknown while training."""
     min_count: int = 2
     """Words that training saw less often are read as unknown."""
     batch: int = 64
@@ -44,6 +46,8 @@ class Options:
     """Updates of the parameters."""
     learning_rate: float = 2e-3
     """The highest learning rate; it warms up over a tenth of the run and falls to nothing."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay."""
     seed: int = 0
     """Everything random follows from it."""
     run: Path = Path("runs/sentiment")
@@ -83,8 +87,8 @@ def read(options: Options) -> dict[str, Sentences]:
 PARTS = {"train": 4000, "dev": 500, "test": 500}
 
 
-def main(options: Options) -> float:
-    """Train, test, show a few sentences, and give the accuracy of the test part."""
+def main(options: Options) -> dict[str, float]:
+    """Train, show a few sentences, and give the accuracy on the test part."""
     parts = read(options)
     vocabulary = Vocabulary.train((w for w, _ in parts["train"]), min_count=options.min_count)
     labels = Labels.train(label for _, label in parts["train"])
@@ -93,7 +97,8 @@ def main(options: Options) -> float:
         for name, part in parts.items()
     }
     batches = Buckets(examples["train"], options.batch, seed=options.seed)
-    tokens = sj.models.Tokens(vocabulary.size, options.embedding, dropout=options.dropout)
+    rates = {"dropout": options.dropout, "token_dropout": options.token_dropout}
+    tokens = sj.models.Tokens(vocabulary.size, options.embedding, **rates)
     both = sj.Bidirectional(sj.LSTM(options.features), sj.LSTM(options.features))
     model = sj.models.Classifier(tokens, both, labels.size, pool="max", dropout=options.dropout)
 
@@ -101,7 +106,7 @@ def main(options: Options) -> float:
     rate = optax.warmup_cosine_decay_schedule(
         0.0, options.learning_rate, options.steps // 10, options.steps
     )
-    optimizer = sj.optim.clipped_adamw(rate)
+    optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
     state = sj.training.TrainState.create(model.init(init_key), optimizer, fit_key)
 
     def score(params: sj.models.ClassifierParams, part: str) -> dict[str, float]:
@@ -121,13 +126,15 @@ def main(options: Options) -> float:
     )
     if result.interrupted:
         sys.exit(130)
+    params = result.state.params
     for words, label in parts["test"][:5]:
-        logits = model.apply(result.state.params, vocabulary.encode(words))
+        logits = model.apply(params, vocabulary.encode(words))
         p = jax.nn.softmax(logits)[labels.encode(label)]
         print(f"p({label}) = {p:.3f}   {' '.join(words)}")
-    accuracy = score(result.state.params, "test")["accuracy"]
+    accuracy = score(params, "test")["accuracy"]
     print(f"test: {accuracy:.1%} of {len(parts['test'])}   curves: {options.run / 'curves.png'}")
-    return accuracy
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return {"accuracy": accuracy, "parameters": size}
 
 
 if __name__ == "__main__":

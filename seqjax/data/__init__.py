@@ -9,6 +9,7 @@ from seqjax.data.characters import CharTokenizer as CharTokenizer
 from seqjax.data.columns import read_columns as read_columns
 from seqjax.data.comma_separated import TimeSeries as TimeSeries
 from seqjax.data.comma_separated import read_csv as read_csv
+from seqjax.data.files import read_bytes as read_bytes
 from seqjax.data.idx import read_idx as read_idx
 from seqjax.data.lanes import Batch as Batch
 from seqjax.data.lanes import Windows as Windows
@@ -28,7 +29,6 @@ from seqjax.data.synthetic import SymbolBatch as SymbolBatch
 from seqjax.data.synthetic import adding_problem as adding_problem
 from seqjax.data.synthetic import copy_task as copy_task
 from seqjax.data.synthetic import parity as parity
-from seqjax.data.text import read_bytes as read_bytes
 from seqjax.data.text import read_text as read_text
 from seqjax.data.text import shakespeare as shakespeare
 from seqjax.data.text import split as split

@@ -4,10 +4,10 @@ import codecs
 import gzip
 import os
 import zlib
+from pathlib import Path
 from typing import NamedTuple
 
 from seqjax.data.bad_lines import BadLine
-from seqjax.data.text import read_bytes
 
 GZIP = b"\x1f\x8b"
 
@@ -41,6 +41,23 @@ class Line(NamedTuple):
         if len(cells) != columns:
             raise self.bad(f"expected {columns} columns, parted by TAB, got {len(cells)}")
         return cells
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file, for `ByteTokenizer`, which needs no encoding.
+
+    Raises FileNotFoundError and IsADirectoryError where there is no file to read, and a ValueError
+    for an empty file.
+    """
+    file = Path(path)
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a directory; expected a file")
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist (looked from {Path.cwd()})")
+    raw = file.read_bytes()
+    if not raw:
+        raise ValueError(f"{file} is empty; expected a file with text in it")
+    return raw
 
 
 def unpacked(path: str | os.PathLike[str]) -> bytes:

@@ -3,22 +3,22 @@
 import gzip
 import importlib.resources
 import os
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int32
 
+from seqjax.data.files import unpacked
 from seqjax.data.ids import one_row
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The whole of a UTF-8 file, line ends as they are.
+    """The whole of a UTF-8 file, packed by gzip or not, line ends as they are.
 
     Raises FileNotFoundError and IsADirectoryError where there is no file to read, and a ValueError
-    for an empty file or for bytes that are not UTF-8.
+    for an empty file, a damaged gzip file, or bytes that are not UTF-8.
     """
-    raw = read_bytes(path)
+    raw = unpacked(path)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -27,23 +27,6 @@ def read_text(path: str | os.PathLike[str]) -> str:
             "convert the file to UTF-8, or take its bytes as tokens "
             "(--tokenizer bytes; seqjax.data.read_bytes and ByteTokenizer)"
         ) from None
-
-
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a file, for `ByteTokenizer`, which needs no encoding.
-
-    Raises FileNotFoundError and IsADirectoryError where there is no file to read, and a ValueError
-    for an empty file.
-    """
-    file = Path(path)
-    if file.is_dir():
-        raise IsADirectoryError(f"{file} is a directory; expected a file")
-    if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist (looked from {Path.cwd()})")
-    raw = file.read_bytes()
-    if not raw:
-        raise ValueError(f"{file} is empty; expected a file with text in it")
-    return raw
 
 
 def shakespeare() -> str:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax import checks, losses
+from seqjax import checks
 from seqjax.arithmetic import compute_dtype
 from seqjax.cell import Cell, Params
 from seqjax.data import Padded
@@ -16,9 +16,9 @@ from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
 from seqjax.models.inputs import Inputs
+from seqjax.models.outputs import choice, outputs
 from seqjax.models.pooling import POOLS, pooled_features, pooled_outputs
 from seqjax.models.readout import Readout, dropped
-from seqjax.unroll import unroll
 from seqjax.unroll.engines import Remat, check_options
 
 
@@ -99,12 +99,9 @@ class Classifier:
         inputs: int[time, *batch] for `Tokens`, [time, *batch, width] for `Vectors`.
         lengths: int[*batch], None where all steps are real. key: draws the noise; None is evaluation.
         """
-        cell = self.cell if key is not None else self.cell.deterministic()
-        keys = (None, None, None) if key is None else jax.random.split(key, 3)
-        xs = self.inputs.apply(params.inputs, inputs, keys[0])
-        _, ys = unroll(cell, params.cell, xs, key=keys[1], lengths=lengths, remat=self.remat)
+        cell, ys, key = outputs(self, params, inputs, lengths, key)
         pooled = pooled_outputs(self.pool, cell, ys, lengths)
-        pooled = dropped(pooled, self.dropout, keys[2])
+        pooled = dropped(pooled, self.dropout, key)
         return params.readout("Classifier: pooled", pooled, compute_dtype(self))
 
     def loss(
@@ -117,11 +114,5 @@ class Classifier:
         logits = self.apply(params, batch.inputs, batch.lengths, key=key)
         targets, real = jnp.asarray(batch.targets), jnp.asarray(batch.real)
         smoothing = self.label_smoothing if key is not None else 0.0
-        smoothed = losses.cross_entropy(logits, targets, mask=real, label_smoothing=smoothing)
-        nats = losses.token_cross_entropy(logits, targets, mask=real)
-        right = jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets
-        metrics = {
-            "nats": losses.mean_over(nats, real),
-            "accuracy": losses.mean_over(right, real),
-        }
-        return smoothed, (carry, metrics)
+        value, metrics = choice(logits, targets, real, smoothing)
+        return value, (carry, metrics)

@@ -16,9 +16,9 @@ from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
 from seqjax.models.inputs import Inputs
+from seqjax.models.outputs import outputs
 from seqjax.models.pooling import POOLS, last_step, pooled_features, pooled_outputs
 from seqjax.models.readout import Readout, dropped
-from seqjax.unroll import unroll
 from seqjax.unroll.engines import Remat, check_options
 
 
@@ -112,11 +112,8 @@ class Regressor:
         inputs: [time, *batch, width]. lengths: int[*batch], None where all steps are real. key: draws
         the noise; None is evaluation.
         """
-        cell = self.cell if key is not None else self.cell.deterministic()
-        keys = (None, None, None) if key is None else jax.random.split(key, 3)
-        xs = self.inputs.apply(params.inputs, inputs, keys[0])
-        _, ys = unroll(cell, params.cell, xs, key=keys[1], lengths=lengths, remat=self.remat)
-        pooled = dropped(pooled_outputs(self.pool, cell, ys, lengths), self.dropout, keys[2])
+        cell, ys, key = outputs(self, params, inputs, lengths, key)
+        pooled = dropped(pooled_outputs(self.pool, cell, ys, lengths), self.dropout, key)
         found = params.readout("Regressor: pooled", pooled, compute_dtype(self))
         if self.horizon is not None:
             found = found.reshape(*found.shape[:-1], self.horizon, self.outputs)

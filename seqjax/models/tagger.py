@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax import checks, losses
+from seqjax import checks
 from seqjax.arithmetic import compute_dtype
 from seqjax.cell import Cell, Params
 from seqjax.data import Padded
@@ -17,8 +17,8 @@ from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
 from seqjax.models.inputs import Inputs
 from seqjax.models.masks import real_steps
+from seqjax.models.outputs import choice, outputs
 from seqjax.models.readout import Readout, dropped
-from seqjax.unroll import unroll
 from seqjax.unroll.engines import Remat, check_options
 
 
@@ -95,11 +95,8 @@ class Tagger:
         inputs: what `inputs` reads, [time, *batch, ...]. lengths: int[*batch], None where all steps are
         real. key: draws the noise; None is evaluation.
         """
-        cell = self.cell if key is not None else self.cell.deterministic()
-        keys = (None, None, None) if key is None else jax.random.split(key, 3)
-        xs = self.inputs.apply(params.inputs, inputs, keys[0])
-        _, ys = unroll(cell, params.cell, xs, key=keys[1], lengths=lengths, remat=self.remat)
-        return params.readout("Tagger: y", dropped(ys, self.dropout, keys[2]), compute_dtype(self))
+        _, ys, key = outputs(self, params, inputs, lengths, key)
+        return params.readout("Tagger: y", dropped(ys, self.dropout, key), compute_dtype(self))
 
     def loss(
         self, params: TaggerParams, carry: None, batch: Padded, key: Array | None
@@ -112,11 +109,5 @@ class Tagger:
         targets = jnp.asarray(batch.targets)
         real = real_steps("Tagger.loss: lengths", targets.shape, batch.lengths)
         smoothing = self.label_smoothing if key is not None else 0.0
-        smoothed = losses.cross_entropy(logits, targets, mask=real, label_smoothing=smoothing)
-        nats = losses.token_cross_entropy(logits, targets, mask=real)
-        right = jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets
-        metrics = {
-            "nats": losses.mean_over(nats, real),
-            "accuracy": losses.mean_over(right, real),
-        }
-        return smoothed, (carry, metrics)
+        value, metrics = choice(logits, targets, real, smoothing)
+        return value, (carry, metrics)

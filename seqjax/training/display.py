@@ -13,7 +13,7 @@ from rich.table import Column
 class Display:
     """A live line on a terminal; elsewhere a plain line now and then.
 
-    The line: step, metrics (with the perplexity, where the metric is nats per token), tokens a
+    The line: step, metrics (with the perplexity, where the metric is nats per token), targets a
     second, the share of clipped steps, skipped steps if any, time left.
     """
 

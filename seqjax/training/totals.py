@@ -76,15 +76,17 @@ class Progress:
         return start | means | clipping(opt_state)
 
     def line(self, opt_state: Any) -> str:
-        """The newest metrics, tokens or examples a second, how often clipped: for a person."""
+        """The newest metrics, targets a second, how often clipped: for a person.
+
+        A target is what one number of the loss is of: a token, or the class of a whole sequence.
+        """
         seconds, tokens = self._rate_from
         rate = (self.tokens - tokens) / max(self.seconds - seconds, 1e-9)
         if self.seconds - seconds > 5:
             self._rate_from = (self.seconds, self.tokens)
         means = self._newest.means()
-        what = "tokens" if "nats" in means else "examples"
         main = {name: means.pop(name) for name in ("nats", "loss") if name in means}
-        parts = [describe(main), f"{rate:,.0f} {what}/s"]
+        parts = [describe(main), f"{rate:,.0f} targets/s"]
         numbers = clipping(opt_state)
         if "clip_rate" in numbers:
             parts.append(f"clipped {numbers['clip_rate']:.0%}")

@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -23,6 +24,15 @@ def test_a_file_is_read_as_utf_8_with_its_line_ends_as_they_are(tmp_path: Path):
     assert read_text(file) == "né\r\n😀\n"
     assert read_text(str(file)) == "né\r\n😀\n"
     assert read_bytes(file) == b"n\xc3\xa9\r\n\xf0\x9f\x98\x80\n"
+
+
+def test_a_text_that_is_packed_by_gzip_is_unpacked_whatever_its_name(tmp_path: Path):
+    file = tmp_path / "text.txt"
+    file.write_bytes(gzip.compress("né\r\n".encode()))
+    assert read_text(file) == "né\r\n"
+    file.write_bytes(gzip.compress(b"all of it")[:-6])
+    with pytest.raises(ValueError, match=r"text\.txt cannot be unpacked .*fetch it again"):
+        read_text(file)
 
 
 @pytest.mark.parametrize("read", [read_text, read_bytes])

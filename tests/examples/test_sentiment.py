@@ -16,10 +16,10 @@ def test_made_up_sentences_hold_what_a_bag_of_words_cannot_see():
 
 def test_it_learns_and_the_same_call_goes_on(tmp_path, capsys):
     options = sentiment.Options(steps=400, run=tmp_path, display=False)
-    accuracy = sentiment.main(options)
-    assert accuracy > 0.95
+    found = sentiment.main(options)
+    assert found["accuracy"] > 0.95
     assert (tmp_path / "curves.png").stat().st_size > 5000
-    assert sentiment.main(options) == accuracy  # nothing is left to do
+    assert sentiment.main(options) == found  # nothing is left to do
     records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 400
     assert "test: " in capsys.readouterr().out
@@ -32,7 +32,7 @@ def test_ones_own_files_are_read_and_a_bad_line_is_named(tmp_path):
     options = sentiment.Options(
         data=tmp_path, features=4, embedding=4, steps=2, run=tmp_path / "run", display=False
     )
-    assert 0 <= sentiment.main(options) <= 1
+    assert 0 <= sentiment.main(options)["accuracy"] <= 1
     (tmp_path / "dev.tsv").write_text("good film\tpraise\nno label here\n", "utf-8")
     with pytest.raises(ValueError, match=r"dev\.tsv, line 2: .*"):
         sentiment.main(options)

@@ -13,8 +13,12 @@ def test_made_up_dates_are_the_same_day_in_both_forms():
 
 
 def test_dates_are_learned_and_the_attention_is_drawn(tmp_path, capsys):
-    options = translation.Options(run=tmp_path, steps=200, buckets=1, display=False)
-    assert translation.main(options) > 0.8
+    options = translation.Options(run=tmp_path, steps=200, display=False)
+    found = translation.main(options)
+    assert found["right, greedy"] > 0.8
+    assert found["right, beam"] > 0.8
+    assert found["BLEU, beam"] > 90
+    assert 1 <= found["perplexity"] < 1.1
     assert (tmp_path / "attention.png").stat().st_size > 5000
     assert "BLEU" in capsys.readouterr().out
 
@@ -24,9 +28,9 @@ def test_parallel_text_is_read_by_its_languages_and_unequal_files_are_refused(tm
         (tmp_path / f"{part}.de").write_text("ein Hund\nzwei Katzen\n" * 20, "utf-8")
         (tmp_path / f"{part}.en").write_text("a dog\ntwo cats\n" * 20, "utf-8")
     options = translation.Options(
-        data=tmp_path, features=4, embedding=4, steps=1, run=tmp_path / "run", display=False
+        data=tmp_path, features=4, steps=1, run=tmp_path / "run", display=False
     )
-    assert 0 <= translation.main(options) <= 1
+    assert 0 <= translation.main(options)["right, beam"] <= 1
     with (tmp_path / "dev.en").open("a", encoding="utf-8") as file:
         file.write("one more\n")
     with pytest.raises(ValueError, match=r"40 .*41|41 .*40"):

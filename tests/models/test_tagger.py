@@ -116,4 +116,10 @@ def test_smoothing_is_for_training_alone():
     batch = pad(EXAMPLES, time=4, rows=3)
     value = lambda m, key: float(m.loss(params, None, batch, key)[0])
     assert value(model, None) == value(plain, None)
-    assert value(model, jax.random.key(0)) > value(plain, jax.random.key(0))
+    # (1 - s) log p(target) + s · the mean of log p over the tags (Szegedy et al. 2016).
+    of = [(by_hand(model, params, e.inputs), np.array(e.targets)) for e in EXAMPLES]
+    chosen = np.concatenate([log_p[np.arange(len(tags)), tags] for log_p, tags in of])
+    spread = np.concatenate([log_p.mean(axis=-1) for log_p, _ in of])
+    np.testing.assert_allclose(
+        value(model, jax.random.key(0)), -np.mean(0.7 * chosen + 0.3 * spread), rtol=1e-5
+    )

@@ -185,7 +185,7 @@ def test_the_first_line_and_every_evaluation_reach_a_plain_screen(capsys):
     assert out.count("nats 1.000 (perplexity 2.72)") == 2
     assert out.count("a [sample] as it is") == 2
     assert "clipped" in out
-    assert "examples/s" in out
+    assert "targets/s" in out
 
 
 def test_nothing_is_shown_where_nothing_is_asked_for(capsys):
