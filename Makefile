@@ -59,7 +59,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.train: pyproject.toml | $(VENV)/bin/python
 	@echo "installing seqjax and what training needs (once, a minute or two) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[train,plot,text]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[train,plot,text,music]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python

@@ -16,6 +16,7 @@ from seqjax.data.lanes import Windows as Windows
 from seqjax.data.lanes import lanes as lanes
 from seqjax.data.lanes import passes as passes
 from seqjax.data.loading import load_tokenizer as load_tokenizer
+from seqjax.data.midi import write_midi as write_midi
 from seqjax.data.parallel import read_parallel as read_parallel
 from seqjax.data.piano_rolls import read_piano_rolls as read_piano_rolls
 from seqjax.data.piano_rolls import read_voices as read_voices

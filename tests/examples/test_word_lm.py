@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 
 import numpy as np
@@ -5,11 +6,11 @@ import pytest
 
 from examples import word_lm
 
-SMALL = {"vocabulary": 500, "features": 32, "dropout": 0.1, "steps": 250, "display": False}
+SMALL = word_lm.Options(vocabulary=500, features=32, dropout=0.1, steps=250, display=False)
 
 
 def test_it_learns_more_than_how_often_words_occur_and_the_same_call_goes_on(tmp_path, capsys):
-    options = word_lm.Options(**SMALL, run=tmp_path)
+    options = dataclasses.replace(SMALL, run=tmp_path)
     found = word_lm.main(options)
     assert found["perplexity"] < 0.85 * found["perplexity of counts of 0 words"]
     assert found["parameters"] == 500 * 32 + 500 + (32 * 4 * 64 + 4 * 32)  # tied: E once
@@ -19,7 +20,7 @@ def test_it_learns_more_than_how_often_words_occur_and_the_same_call_goes_on(tmp
 
 
 def test_the_window_has_no_memory_and_the_same_params_beside_the_cell(tmp_path):
-    options = word_lm.Options(**SMALL | {"steps": 2}, cell="window", run=tmp_path)
+    options = dataclasses.replace(SMALL, steps=2, cell="window", run=tmp_path)
     assert word_lm.main(options)["parameters"] == 500 * 32 + 500 + (3 * 32 * 32 + 32)
 
 
@@ -27,10 +28,8 @@ def test_counts_of_no_words_are_the_perplexity_of_frequencies(tmp_path):
     words = np.random.default_rng(0).choice(["a", "b", "b", "b"], 4000)
     for part, text in zip(("train", "valid", "test"), np.split(words, [3000, 3500]), strict=True):
         (tmp_path / f"{part}.txt.gz").write_bytes(gzip.compress(" ".join(text).encode()))
-    tiny = {"features": 4, "steps": 2, "vocabulary": 10, "lanes": 4}
-    found = word_lm.main(
-        word_lm.Options(**SMALL | tiny, data=tmp_path, run=tmp_path / "run", layers=2)
-    )
+    tiny = dataclasses.replace(SMALL, features=4, steps=2, vocabulary=10, lanes=4, layers=2)
+    found = word_lm.main(dataclasses.replace(tiny, data=tmp_path, run=tmp_path / "run"))
     entropy = -(0.25 * np.log(0.25) + 0.75 * np.log(0.75))
     assert abs(np.log(found["perplexity of counts of 0 words"]) - entropy) < 0.05
 
