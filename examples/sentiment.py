@@ -12,6 +12,7 @@ counts. A run folder keeps checkpoints, log and curves; the same call goes on wh
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -30,6 +31,8 @@ class Options:
 
     data: Path | None = None
     """A folder with train.tsv, dev.tsv and test.tsv; made-up sentences where there is none."""
+    bad: Literal["refuse", "skip"] = "refuse"
+    """What to do with a line of yours that cannot be read: stop, or leave it out and count."""
     features: int = 64
     """The width of each direction."""
     embedding: int = 64
@@ -38,8 +41,6 @@ class Options:
     """The rate at which entries of embeddings and of v are dropped while training."""
     token_dropout: float = 0.1
     """The rate at which words are read as unknown while training."""
-    min_count: int = 2
-    """Words that training saw less often are read as unknown."""
     batch: int = 64
     """Sentences in an update."""
     steps: int = 600
@@ -81,7 +82,11 @@ def read(options: Options) -> dict[str, Sentences]:
     """Training, development and test."""
     if options.data is None:
         return {name: made_up(n, seed) for seed, (name, n) in enumerate(PARTS.items())}
-    return {name: read_tsv(options.data / f"{name}.tsv") for name in PARTS}
+    train, *rest = (options.data / f"{name}.tsv" for name in PARTS)
+    sentences = read_tsv(train, bad=options.bad)
+    known = Labels.train(label for _, label in sentences)
+    others = [read_tsv(file, labels=known, bad=options.bad) for file in rest]
+    return dict(zip(PARTS, [sentences, *others], strict=True))
 
 
 PARTS = {"train": 4000, "dev": 500, "test": 500}
@@ -90,7 +95,7 @@ PARTS = {"train": 4000, "dev": 500, "test": 500}
 def main(options: Options) -> dict[str, float]:
     """Train, show a few sentences, and give the accuracy on the test part."""
     parts = read(options)
-    vocabulary = Vocabulary.train((w for w, _ in parts["train"]), min_count=options.min_count)
+    vocabulary = Vocabulary.train((w for w, _ in parts["train"]), min_count=2)
     labels = Labels.train(label for _, label in parts["train"])
     examples = {
         name: [Example(vocabulary.encode(words), labels.encode(label)) for words, label in part]

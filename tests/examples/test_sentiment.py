@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -36,3 +37,8 @@ def test_ones_own_files_are_read_and_a_bad_line_is_named(tmp_path):
     (tmp_path / "dev.tsv").write_text("good film\tpraise\nno label here\n", "utf-8")
     with pytest.raises(ValueError, match=r"dev\.tsv, line 2: .*"):
         sentiment.main(options)
+    (tmp_path / "dev.tsv").write_text("good film\tpraise\nso so\tneither\n", "utf-8")
+    with pytest.raises(ValueError, match=r"dev\.tsv, line 2: .*'neither'"):
+        sentiment.read(options)
+    skipped = sentiment.read(dataclasses.replace(options, bad="skip"))
+    assert skipped["dev"] == [(("good", "film"), "praise")]
