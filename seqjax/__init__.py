@@ -63,6 +63,7 @@ from seqjax.unroll import plan_memory as plan_memory
 from seqjax.unroll import unroll as unroll
 from seqjax.unroll import unroll_fold as unroll_fold
 from seqjax.unroll import unroll_with_info as unroll_with_info
+from seqjax.wrappers import GLU as GLU
 from seqjax.wrappers import Bidirectional as Bidirectional
 from seqjax.wrappers import Dropout as Dropout
 from seqjax.wrappers import LayerNorm as LayerNorm

@@ -45,7 +45,7 @@ def test_the_names_that_other_code_depends_on_are_there():
     cells = {"Elman", "PreActivationRNN", "IRNN", "SkipRNN", "ClockworkRNN"}
     cells |= {"LSTM", "PeepholeLSTM", "CIFG", "SLSTM", "GRU", "ChoGRU", "MGU"}
     cells |= {"DiagonalGRU", "DiagonalLSTM", "MinGRU", "MinLSTM", "LRU", "RGLRU", "TimeDelay"}
-    wrappers = {"Stack", "Bidirectional", "Residual", "Dropout", "drop_weights"}
+    wrappers = {"GLU", "Stack", "Bidirectional", "Residual", "Dropout", "drop_weights"}
     wrappers |= {"RecurrentDropout", "Zoneout", "LayerNorm", "LearnedState"}
     contract = {"Cell", "GatedCell", "LinearCell", "Layered", "as_gated", "as_linear"}
     functions = {"unroll", "unroll_with_info", "unroll_fold", "plan_memory", "explain", "summary"}

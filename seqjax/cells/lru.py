@@ -44,7 +44,7 @@ class LRU(LinearCell):
     h is complex, [*batch, state_features]; `state_features` is `features` where it is None. B is
     [in_features, state_features] and C [state_features, features], each kept as a real and an
     imaginary part; D [in_features, features]. |λ| < 1 whatever the parameters, up to rounding. There is
-    no bias and no nonlinearity: depth brings it, with an activation between layers.
+    no bias and no nonlinearity: `sj.GLU` brings it, around each layer of a stack.
 
     At first λ is uniform on the ring r_min ≤ |λ| ≤ r_max with phases in [0, max_phase]: |λ|² is uniform
     in [r_min², r_max²]. γ = √(1 - |λ|²), so that white noise of variance 1 in B x_t gives a state of

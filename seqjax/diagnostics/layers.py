@@ -8,6 +8,7 @@ from seqjax.cell import Cell, Params
 from seqjax.wrappers.bidirectional import Bidirectional
 from seqjax.wrappers.dropout import Dropout
 from seqjax.wrappers.gated import GatedWrapper
+from seqjax.wrappers.glu import GLU
 from seqjax.wrappers.learned_state import LearnedState
 from seqjax.wrappers.residual import Residual
 from seqjax.wrappers.stack import Stack
@@ -18,7 +19,7 @@ class Leaf(NamedTuple):
 
     name: "layers[1].forward", or "" for a cell that stands alone or in wrappers around one cell.
     plain: nothing between the recurrence and the outside changes it: at most `sj.Dropout`,
-        `sj.Residual` and `sj.LearnedState` stand around it.
+        `sj.Residual`, `sj.GLU` and `sj.LearnedState` stand around it.
     """
 
     name: str
@@ -60,8 +61,9 @@ def _(cell: Dropout | Residual, params: Params, name: str, plain: bool) -> Itera
     yield from _inside(cell.cell, params, name, plain)
 
 
-@_inside.register
-def _(cell: LearnedState, params: Params, name: str, plain: bool) -> Iterator[Leaf]:
+@_inside.register(GLU)
+@_inside.register(LearnedState)
+def _(cell: GLU | LearnedState, params: Params, name: str, plain: bool) -> Iterator[Leaf]:
     yield from _inside(cell.cell, params.cell, name, plain)
 
 

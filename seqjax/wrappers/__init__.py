@@ -3,6 +3,7 @@
 from seqjax.wrappers.bidirectional import Bidirectional as Bidirectional
 from seqjax.wrappers.drop_weights import drop_weights as drop_weights
 from seqjax.wrappers.dropout import Dropout as Dropout
+from seqjax.wrappers.glu import GLU as GLU
 from seqjax.wrappers.layer_norm import LayerNorm as LayerNorm
 from seqjax.wrappers.learned_state import LearnedState as LearnedState
 from seqjax.wrappers.recurrent_dropout import RecurrentDropout as RecurrentDropout

@@ -211,6 +211,10 @@ def _residual_of_a_projection(param_dtype: Any, dtype: Any) -> sj.Cell:
     return sj.Stack(layers)
 
 
+def _glu(param_dtype: Any, dtype: Any) -> sj.Cell:
+    return sj.GLU(sj.Dropout(_lru(param_dtype, dtype), rate=0.5), param_dtype=param_dtype)
+
+
 def _dropout(param_dtype: Any, dtype: Any) -> sj.Cell:
     return sj.Dropout(_lstm(param_dtype, dtype), rate=0.5)
 
@@ -316,6 +320,7 @@ REGISTRY: dict[str, Entry] = {
     "Stack": Entry(_stack),
     "Residual": Entry(_residual),
     "a stack of projections": Entry(_residual_of_a_projection),
+    "GLU": Entry(_glu, noisy=1, mixing="elementwise"),
     "Dropout": Entry(_dropout, noisy=1),
     "Zoneout": Entry(_zoneout, noisy=1, gated=True, leaf=True),
     "Zoneout of a user's cell": Entry(
