@@ -27,7 +27,7 @@ versions and sizes where it says so: they say where one should be.
 
 ## Where it ran
 
-{machines}
+{machines}{busy}
 """
 
 
@@ -42,6 +42,7 @@ def page(results: list[dict[str, Any]]) -> str:
         missed="".join(f"- {sentence}\n" for sentence in missed),
         commands="\n".join(commands(name, row) for name, row in ROWS.items()),
         machines="\n".join(dict.fromkeys(machine(result) for result in results)) or "Nowhere yet.",
+        busy=busy(results),
     )
 
 
@@ -108,3 +109,11 @@ def machine(result: dict[str, Any]) -> str:
     )
     device = "" if result["device"] == "cpu" else f"{result['device']}, "
     return f"- {result['made']}: {device}{of['processor']}, {of['cores_usable']} cores; {packages}"
+
+
+def busy(results: list[dict[str, Any]]) -> str:
+    """What to say of times that were taken while the machine did other work too."""
+    loads = [r["machine"]["load_average"] for r in results if r["machine"]["load_average"]]
+    if not loads or max(loads) < 2 * results[0]["machine"]["cores_usable"]:
+        return ""
+    return f"\n\nOther work ran beside it (load up to {max(loads):.0f}): times are above what they could be."
