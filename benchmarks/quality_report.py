@@ -116,4 +116,4 @@ def busy(results: list[dict[str, Any]]) -> str:
     loads = [r["machine"]["load_average"] for r in results if r["machine"]["load_average"]]
     if not loads or max(loads) < 2 * results[0]["machine"]["cores_usable"]:
         return ""
-    return f"\n\nOther work ran beside it (load up to {max(loads):.0f}): times are above what they could be."
+    return f"\n\nOther work ran beside it (load up to {max(loads):.0f}), so the times are too long."
