@@ -24,7 +24,7 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import seqjax as sj
-from seqjax.data import Buckets, Example, read_idx
+from seqjax.data import Buckets, Example, read_labelled_images
 
 STYLES = ("regular", "italic", "bold", "bold:italic")
 FONTS = [f"DejaVu {name}:{style}" for name in ("Sans", "Serif", "Sans Mono") for style in STYLES]
@@ -81,12 +81,8 @@ def made_up(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images [images, rows, columns] of ink, and digits, of "train" or "t10k"."""
     kinds = ("images-idx3", "labels-idx1")
-    grey, digits = (read_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in kinds)
-    if grey.ndim != 3 or digits.shape != grey.shape[:1] or not np.isin(digits, range(10)).all():
-        found = f"{part} has images {grey.shape} and labels {digits.shape}"
-        raise ValueError(f"{folder}: {found}; expected as many of both, and labels from 0 to 9")
-    coins = np.random.default_rng(0).random(grey.shape, np.float32)
-    return grey.astype(np.float32) / 255 > coins, digits
+    grey, digits = read_labelled_images(*(folder / f"{part}-{k}-ubyte.gz" for k in kinds))
+    return grey > np.random.default_rng(0).random(grey.shape, np.float32), digits
 
 
 def main(options: Options) -> dict[str, float]:

@@ -22,7 +22,7 @@ import optax
 import tyro
 
 import seqjax as sj
-from seqjax.data import Buckets, Example, read_idx
+from seqjax.data import Buckets, Example, read_labelled_images
 from seqjax.initializers import Chrono
 
 CELLS = {  # whose first memories are of all lengths up to the whole sequence
@@ -80,11 +80,7 @@ def made_up(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     """Images of 0 … 1, [images, rows, columns], and digits, of "train" or "t10k"."""
     kinds = ("images-idx3", "labels-idx1")
-    grey, digits = (read_idx(folder / f"{part}-{kind}-ubyte.gz") for kind in kinds)
-    if grey.ndim != 3 or digits.shape != grey.shape[:1] or not np.isin(digits, range(10)).all():
-        found = f"{part} has images {grey.shape} and labels {digits.shape}"
-        raise ValueError(f"{folder}: {found}; expected as many of both, and labels from 0 to 9")
-    return grey.astype(np.float32) / 255, digits
+    return read_labelled_images(*(folder / f"{part}-{kind}-ubyte.gz" for kind in kinds))
 
 
 def main(options: Options) -> dict[str, float]:

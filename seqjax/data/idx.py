@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Float, Int
 
 from seqjax.data.files import unpacked
 
@@ -44,3 +45,32 @@ def read_idx(path: str | os.PathLike[str]) -> npt.NDArray[np.generic]:
         )
     array = np.frombuffer(raw, dtype, offset=start).reshape(shape)
     return array.astype(dtype.newbyteorder("="))
+
+
+def read_labelled_images(
+    images: str | os.PathLike[str], labels: str | os.PathLike[str], *, classes: int = 10
+) -> tuple[Float[np.ndarray, "images rows columns"], Int[np.ndarray, " images"]]:
+    """Grey from 0 to 1, and a class for each image: an idx file of each, as `read_idx` reads them.
+
+    Raises a ValueError too where the images are no bytes in rows and columns, where there are not as
+    many labels as images, and for a label outside [0, classes), with its number.
+    """
+    grey, numbers = read_idx(images), read_idx(labels)
+    if grey.ndim != 3 or grey.dtype != np.uint8:
+        raise ValueError(
+            f"{os.fspath(images)} holds {grey.dtype}{list(grey.shape)}; expected images, "
+            "uint8[images, rows, columns]"
+        )
+    if numbers.shape != grey.shape[:1] or not np.issubdtype(numbers.dtype, np.integer):
+        raise ValueError(
+            f"{os.fspath(labels)} holds {numbers.dtype}{list(numbers.shape)}; expected a label for each "
+            f"of {len(grey)} images"
+        )
+    found = numbers.astype(np.int64)
+    wrong = np.flatnonzero((found < 0) | (found >= classes))
+    if wrong.size:
+        raise ValueError(
+            f"{os.fspath(labels)}, label {wrong[0] + 1}: expected from 0 to {classes - 1}, "
+            f"got {found[wrong[0]]}"
+        )
+    return grey.astype(np.float32) / 255, found.astype(np.int32)

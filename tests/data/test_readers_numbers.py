@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from seqjax.data import read_csv, read_idx, read_piano_rolls, read_voices
+from seqjax.data import (
+    read_csv,
+    read_idx,
+    read_labelled_images,
+    read_piano_rolls,
+    read_voices,
+)
 
 TABLE = "Date,x,weather,y\n2012-01-01,1.5,rain,-2\n2012-01-02,2e1,sun,3\n2012-01-03,0,,4\n"
 
@@ -243,3 +249,36 @@ def test_an_array_that_was_written_is_read(tmp_path_factory, array):
 def test_what_is_no_idx_file_is_refused(content, message, write):
     with pytest.raises(ValueError, match=message):
         read_idx(write(content))
+
+
+def write_images(folder: Path, images: bytes, labels: bytes) -> tuple[Path, Path]:
+    """An idx file of each."""
+    (folder / "images").write_bytes(images)
+    (folder / "labels").write_bytes(labels)
+    return folder / "images", folder / "labels"
+
+
+def test_images_are_grey_from_0_to_1_beside_their_labels(tmp_path):
+    pixels, numbers = bytes([0, 51, 102, 153, 204, 255]), bytes([2, 0, 1])
+    files = write_images(tmp_path, idx(0x08, (3, 1, 2), pixels), idx(0x08, (3,), numbers))
+    images, labels = read_labelled_images(*files, classes=3)
+    np.testing.assert_allclose(images, [[[0, 0.2]], [[0.4, 0.6]], [[0.8, 1]]], rtol=1e-6)
+    assert (images.dtype, labels.dtype) == (np.float32, np.int32)
+    assert labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (idx(0x08, (2, 3), bytes(6)), idx(0x08, (2,), bytes(2)), r"images holds uint8\[2, 3\]"),
+        (idx(0x0D, (1, 1, 1), bytes(4)), idx(0x08, (1,), bytes(1)), r"images holds float32"),
+        (idx(0x08, (2, 1, 1), bytes(2)), idx(0x08, (3,), bytes(3)), r"label for each of 2 images"),
+        (idx(0x08, (1, 1, 1), bytes(1)), idx(0x0D, (1,), bytes(4)), r"labels holds float32\[1\]"),
+        (idx(0x08, (2, 1, 1), bytes(2)), idx(0x08, (2,), b"\1\5"), r"label 2: .* 0 to 4, got 5"),
+        (idx(0x08, (1, 1, 1), bytes(1)), idx(0x09, (1,), b"\xff"), r"label 1: .*, got -1"),
+    ],
+    ids=["shape", "grey", "count", "kind", "large", "negative"],
+)
+def test_images_and_labels_that_do_not_fit_are_refused(images, labels, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read_labelled_images(*write_images(tmp_path, images, labels), classes=5)
