@@ -29,6 +29,7 @@ STATES = {
     sj.LRU: lambda cell: [(cell.state_features,)],
     sj.SkipRNN: lambda cell: [(cell.skip, cell.features)],
     sj.ClockworkRNN: lambda cell: [(cell.features,), ()],
+    sj.TimeDelay: lambda cell: [(cell.window, IN_FEATURES)],
 }
 
 
@@ -83,7 +84,7 @@ PACKED = {
     sj.SkipRNN: Gates("h"),
 }
 KEEPERS = [cell for cell, gates in PACKED.items() if gates.keeper]
-NOT_PACKED = {sj.LRU, sj.ClockworkRNN}  # whose initial values have tests of their own
+NOT_PACKED = {sj.LRU, sj.ClockworkRNN, sj.TimeDelay}  # whose initial values have tests of their own
 ALL = pytest.mark.parametrize("cell", PACKED)
 ALL_THAT_KEEP = pytest.mark.parametrize("cell", KEEPERS)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
+from seqjax.initializers import Constant
 from tests.cells import comparison
 from tests.cells.comparison import FEATURES, SIZES, Comparison
 
@@ -59,6 +60,14 @@ def test_the_gradient_by_lag_ends_with_the_window(key):
     norms = sj.diagnostics.jacobians(cell, params, xs).spectral
     # The state itself is shifted: an entry stays for window - 1 steps, and then is out.
     np.testing.assert_array_equal(np.asarray(norms)[:, 0] > 0, [True] * 3 + [False] * 7)
+
+
+def test_weights_are_drawn_for_the_whole_window_and_biases_start_as_they_are_told(key):
+    params = sj.TimeDelay(20, window=5, bias_init=Constant(0.5)).init(key, 8)
+    bound = np.sqrt(6 / (5 * 8 + 20))  # Glorot, Bengio 2010, of one matrix [5 · 8, 20]
+    assert params.input_kernel.shape == (40, 20)
+    assert 0.97 * bound < np.abs(params.input_kernel).max() <= bound * (1 + 1e-6)
+    np.testing.assert_array_equal(params.bias, np.full(20, 0.5, np.float32))
 
 
 def test_a_window_that_makes_no_cell_is_refused():
