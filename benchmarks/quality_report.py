@@ -13,14 +13,14 @@ PAGE = """\
 
 Each row is an example of [examples/](../examples/README.md), trained with `--data` and the options
 below. Ours is the mean over seeds on the test part, ± the standard deviation of one; the time is that
-of one training, compilation and looks at the development part included. The options were chosen by
-the development part alone, and the test part was read once, in the end. "Knows less" is a baseline on
-the same test part. Published values are quoted from where they stand, and are of other splits,
-versions and sizes where it says so: they say where one should be.
+of one training, compilation and looks at the development part included. Options were chosen by the
+development part; where a test value was seen before they were settled, it is said below. "Knows less"
+is a baseline on the same test part. Published values are quoted from where they stand, and are of other
+splits, versions and sizes where it says so: they say where one should be.
 
 {table}
 
-{missed}
+{missed}{remarks}
 ## The options
 
 {commands}
@@ -39,6 +39,7 @@ def page(results: list[dict[str, Any]]) -> str:
     missed = [m for name, row in ROWS.items() if (m := shortfall(row, by_row[name]))]
     return PAGE.format(
         table="\n".join(table(head, rows)),
+        remarks="".join(f"- {row.task}: {row.remark}\n" for row in ROWS.values() if row.remark),
         missed="".join(f"- {sentence}\n" for sentence in missed),
         commands="\n".join(commands(name, row) for name, row in ROWS.items()),
         machines="\n".join(dict.fromkeys(machine(result) for result in results)) or "Nowhere yet.",

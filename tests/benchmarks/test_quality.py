@@ -94,7 +94,8 @@ def test_what_another_process_wrote_meanwhile_is_kept(trained, tmp_path):
 def test_every_row_has_an_example_that_knows_its_options():
     for row in quality_rows.ROWS.values():
         example = __import__(f"examples.{row.example}", fromlist=["Options"])
-        quality.tyro.cli(example.Options, args=quality.shlex.split(row.options))
+        taken = quality.tyro.cli(example.Options, args=quality.shlex.split(row.options))
+        assert taken != example.Options()
 
 
 def test_ten_folds_test_every_sentence_once(tmp_path):
