@@ -101,7 +101,7 @@ def diagnose(
     head are closed over. state, key: as in `sj.unroll`. opt_state: that of an optimizer whose clipping
     and skips are to be told, of `sj.optim.clipped_adamw` for example.
 
-    It looks at a sample, so that all of it takes about as long as a few backward passes: up to 4 rows
+    It looks at a sample, so that all of it takes about as long as two to ten backward passes: up to 4 rows
     of the batch, and the loss of up to 8 steps (fewer where the batch is small); the Jacobian of the
     last state by probes, the 4 leading Lyapunov exponents, every gate at every step of those rows. The
     functions of `sj.diagnostics` take as much as they are asked to.
@@ -131,8 +131,8 @@ def diagnose(
     if bad is not None:
         return about((words.of_the_loss(bad),))
 
-    # As much as three backward passes of the whole batch: each step that is followed is one of its rows.
-    times = min(TIMES, max(1, 3 * batch // min(ROWS, batch)))
+    # As much as two backward passes of the whole batch: each step that is followed is one of its rows.
+    times = min(TIMES, max(1, 2 * batch // min(ROWS, batch)))
     initial = key if state is None else None
     flow = split(cell, params, path, injected, times, ROWS, state is None, initial, whole=False)
     leaf = first_bad_gradient(flow)

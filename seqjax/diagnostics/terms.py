@@ -93,16 +93,13 @@ def terms_by_lag(
         state = as_rows(cell.initial_state(params, batch_shape, key=key), len(batch_shape))
         return jax.tree.map(lambda leaf: leaf[rows], state)
 
-    def outputs(params: Params) -> Array:
-        """The y that are followed, by a run of their own."""
-        _, ys = lax.scan(lambda s, x: cell.step(params, s, x), first(params), path.xs)
-        return ys[times]
-
-    (gradient,) = jax.vjp(outputs, params)[1](injected)
-    sizes, whole = norms(gradient), widened(gradient)
-    direction = [_over(g, size) for g, size in zip(whole, sizes, strict=True)]
     followed = Followed(path.before, path.xs, times, injected)
     start, pull_start = jax.vjp(lambda params: to_vector(first(params), 1), params)
+    gradient, δ = _gradient(cell, params, followed)
+    if initial:
+        gradient = jax.tree.map(jnp.add, gradient, *pull_start(δ))
+    sizes, whole = norms(gradient), widened(gradient)
+    direction = [_over(g, size) for g, size in zip(whole, sizes, strict=True)]
 
     def block(carry, lags):
         δ, rest = carry
@@ -131,6 +128,28 @@ def terms_by_lag(
         "lag_norms": lag_norms,
         "state_norms": _by_step(lag_norms, times),
     }
+
+
+def _gradient(cell: Cell, params: Params, followed: Followed) -> tuple[Params, Array]:
+    """∂L/∂θ of all steps with the state they start from held fixed, and ∂L/∂s_0, [rows, entries].
+
+    A loop over the states alone: the run is there, and θ meets all steps at once.
+    """
+    before, xs = followed.before, followed.xs
+    vectors = to_vector(before, 2)
+    time, rows, width = vectors.shape[0], *followed.injected.shape[1:]
+    injected = jnp.zeros((time, rows, width), followed.injected.dtype)
+    injected = injected.at[followed.times].set(followed.injected)
+
+    def back(δ, inputs):
+        before, vector, x, δ_y = inputs
+        _, pull = jax.vjp(lambda s: step_vector(cell, params, before, s, x), vector)
+        return pull((δ, δ_y))[0], δ
+
+    δ = jnp.zeros(vectors.shape[1:], vectors.dtype)
+    δ, δs = lax.scan(back, δ, (before, vectors, xs, injected), reverse=True)
+    _, pull = jax.vjp(lambda params: step_vector(cell, params, before, vectors, xs), params)
+    return pull((δs, injected))[0], δ
 
 
 def _of_each_lag(cell: Cell, params: Params, followed: Followed, k: Array, δ: Array) -> Array:
