@@ -77,7 +77,6 @@ ROWS: dict[str, Row] = {
         published="BiLSTM over words and letters 94.60 (UD 1.3; bilty), over words 92.1 (UD 1.2; Plank "
         "et al. 2016)",
         baseline="baseline",
-        remark="the time of seed 0 holds 24 minutes in which the process was stopped.",
     ),
     "sst2": Row(
         task="SST-2, whole sentences",

@@ -101,10 +101,10 @@ def diagnose(
     head are closed over. state, key: as in `sj.unroll`. opt_state: that of an optimizer whose clipping
     and skips are to be told, of `sj.optim.clipped_adamw` for example.
 
-    It looks at a sample, so that all of it takes about as long as two to ten backward passes: up to 4 rows
-    of the batch, and the loss of up to 8 steps (fewer where the batch is small); the Jacobian of the
-    last state by probes, the 4 leading Lyapunov exponents, every gate at every step of those rows. The
-    functions of `sj.diagnostics` take as much as they are asked to.
+    It looks at a sample, so that all of it takes about as long as two to ten backward passes of a batch:
+    up to 4 rows of it, and the loss of up to 8 steps (fewer where the batch is small); the Jacobian of
+    the last state by probes, the 4 leading Lyapunov exponents, every gate at every step of those rows.
+    The functions of `sj.diagnostics` take as much as they are asked to.
 
     A state or ∂L/∂y that is not finite is reported, with step, leaf, row and cause; the report then
     holds nothing else. Not for `jax.jit`; what it computes is jitted.
