@@ -64,6 +64,8 @@ def line(row: Row, results: list[dict[str, Any]]) -> list[str]:
     ours = f"**{shown(statistics.fmean(values))}** {row.unit}"
     if len(values) > 1:
         ours += f" ± {statistics.stdev(values):.2g}, {len(values)} runs"
+    for name in row.also:
+        ours += f"; {name} {shown(statistics.fmean(value_of(row, r, name) for r in results))}"
     baseline = ""
     if row.baseline is not None:
         baseline = shown(statistics.fmean(value_of(row, r, row.baseline) for r in results))

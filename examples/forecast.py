@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
@@ -34,6 +33,8 @@ class Options:
 
     data: Path | None = None
     """A table with a header, CSV; carbon dioxide in the air where there is none."""
+    bad: Literal["refuse", "interpolate", "skip"] = "refuse"
+    """What to do with a value that is no number: stop, draw a line through it, or leave its row out."""
     columns: tuple[str, ...] = ()
     """The columns to read and to predict; all but the dates where none is named."""
     train: int | float = 0.7
@@ -85,8 +86,8 @@ def baselines(past: np.ndarray, horizon: int, season: int) -> dict[str, np.ndarr
 
 def main(options: Options) -> dict[str, float]:
     """Train, forecast the test part, draw the last of it, and give the errors."""
-    columns = options.columns or (("CO2",) if options.data is None else None)
-    names, values, _ = sj.data.read_csv(options.data or CARBON_DIOXIDE, columns)
+    columns, bad = options.columns or (("CO2",) if options.data is None else None), options.bad
+    names, values, _ = sj.data.read_csv(options.data or CARBON_DIOXIDE, columns, bad=bad)
     past, horizon, steps = options.past, options.horizon, options.steps
     parts = sj.data.split_by_position(values, (options.train, options.dev, options.test), past=past)
     scaling = sj.data.Scaling.fit(parts[0])
@@ -94,8 +95,8 @@ def main(options: Options) -> dict[str, float]:
     # The error of a forecast is what it was where past and future are both counted from z_T.
     counted = lambda w: Example(w.inputs - w.inputs[-1], w.targets - w.inputs[-1])
     train, dev, test = ([*map(counted, w)] if options.level == "all" else w for w in windows)
-    width, layer = len(names), sj.LSTM(options.features)
-    cell = sj.Stack((*(sj.Dropout(layer, options.dropout),) * (options.layers - 1), layer))
+    width, layer, depth = len(names), sj.LSTM(options.features), options.layers
+    cell = sj.Stack((*[sj.Dropout(layer, options.dropout)] * (depth - 1), *[layer] * min(depth, 1)))
     last = tuple(range(width)) if options.level == "target" else None
     vectors, dropout = sj.models.Vectors(width), options.dropout
     model = sj.models.Regressor(vectors, cell, width, horizon, last=last, dropout=dropout)
@@ -123,18 +124,17 @@ def main(options: Options) -> dict[str, float]:
     forecasts = {"": np.concatenate(found, 1), **baselines(inputs, horizon, options.season)}
     results: dict[str, float] = {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params))}
     for name, p in forecasts.items():
-        errors = sj.metrics.forecast_errors(jnp.asarray(p), jnp.asarray(truth), scaling.deviation)
+        errors = sj.metrics.forecast_errors(*map(jax.numpy.asarray, (p, truth)), scaling.deviation)
         line = {"mse": errors.mse.value, "mae": errors.mae.value}
         line |= {f"mae of {n}": v for n, v in zip(names, errors.column_mae.value, strict=True)}
         print(f"{name or 'LSTM'}: {', '.join(f'{k} {v:.4f}' for k, v in line.items())}")
         results.update({f"{name} {k}".strip(): float(v) for k, v in line.items()})
     shown = np.arange(len(test))[::-horizon][7::-1]  # windows whose futures lie end to end
-    wrong = np.moveaxis(forecasts[""] - truth, 1, 0)[shown].reshape(-1, width)
+    wrong = np.moveaxis(forecasts[""] - truth, 1, 0)[shown].reshape(-1, width) * scaling.deviation
     came = parts[-1][-len(wrong) :]
-    said = came + wrong * scaling.deviation
     figure = matplotlib.figure.Figure(figsize=(8, 1 + 1.5 * width), layout="constrained")
     panels = figure.subplots(width, sharex=True, squeeze=False)[:, 0]
-    for panel, name, *pair in zip(panels, names, came.T, said.T, strict=True):
+    for panel, name, *pair in zip(panels, names, came.T, (came + wrong).T, strict=True):
         panel.plot(np.transpose(pair), label=["what came", "forecast"])
         panel.set(ylabel=name, xticks=range(0, len(wrong) + 1, horizon))
     panels[0].legend()

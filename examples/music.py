@@ -6,15 +6,16 @@
     s_t, y_t = cell(s_{t-1}, x_{t-1})     x_0 = 0     p = σ(y_t V + r)
     p(x_t | x_1 … x_{t-1}) = Π_k p_k^x_tk (1 - p_k)^(1 - x_tk)     of 88 keys k
 
-Made-up chorales keep to a key; four voices move together, at every other step, by rules of harmony, and
-close on V and on I by turns, every four bars. The baselines see keys alone: how often each sounds, and
-how often after it did, or did not. Nats are of a step of the test part, first steps left out as in Bai,
-Kolter, Koltun 2018. music.png and chorale.mid: a test piece, and how the network goes on with it.
+Made-up chorales keep to a key; four voices move at every other step, by rules of harmony, and close on
+V and I by turns. The baselines see keys alone: how often each sounds, and how often after it did or not.
+Nats are of a step of the test part, first steps left out (Bai, Kolter, Koltun 2018). music.png and
+chorale.mid: a test piece, and how the network goes on with it.
 """
 
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jax
 import matplotlib.figure
@@ -35,6 +36,8 @@ class Options:
 
     data: Path | None = None
     """A JSON file of pieces; made-up chorales where there is none."""
+    bad: Literal["refuse", "skip"] = "refuse"
+    """What to do with a piece of yours that cannot be read: stop, or leave it out and count."""
     given: int = 16
     """Steps of a test piece that the network goes on with."""
     features: int = 128
@@ -82,24 +85,22 @@ def main(options: Options) -> dict[str, float]:
     if options.data is None:
         train, dev, test = (made_up(n, seed) for seed, n in enumerate((400, 50, 100)))
     else:
-        parts = read_piano_rolls(options.data)
+        parts = read_piano_rolls(options.data, bad=options.bad)
         train, dev, test = (parts.get(name, []) for name in ("train", "valid", "test"))
     if not (train and dev and test):
         raise ValueError(f"{options.data}: expected pieces in each of train, valid and test")
     examples = lambda part: [Example((), roll) for roll in part]
-    cell = sj.RecurrentDropout(sj.LSTM(options.features), options.dropout)
+    cell, steps = sj.RecurrentDropout(sj.LSTM(options.features), options.dropout), options.steps
     model = sj.models.Generator(sj.models.Bits(88), cell, dropout=options.dropout)
 
     init_key, fit_key, draw_key = jax.random.split(jax.random.key(options.seed), 3)
-    peak, steps = options.learning_rate, options.steps
-    rate = optax.warmup_cosine_decay_schedule(0.0, peak, steps // 10, steps)
+    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
-    state = sj.training.TrainState.create(model.init(init_key), optimizer, fit_key)
     batches = lambda: Buckets(examples(dev), 100, boundaries=1).one_pass()
     result = sj.training.fit(
         model.loss,
         optimizer,
-        state,
+        sj.training.TrainState.create(model.init(init_key), optimizer, fit_key),
         Buckets(examples(train), options.batch, boundaries=2, seed=options.seed),
         steps=steps,
         evaluate=lambda params: sj.training.evaluate(model.loss, params, None, batches()),

@@ -5,9 +5,9 @@
 
     x_t = pixel_t     s_t, y_t = cell(s_{t-1}, x_t)     p(digit) = softmax(y_T V + b)
 
-A calculator digit has any size and place, and 2 % of all pixels are turned. One stroke parts 8 from 0, 6
-and 9, and which one it is shows only beside others that were read long before: the nearest mean of a
-class, the baseline, cannot see that. beliefs.png: p(digit) if the image ended after each of its pixels.
+A calculator digit has any size and place, and 2 % of all pixels are turned. Which stroke a pixel is of
+shows only beside others that were read long before, and the nearest mean of a class, the baseline,
+cannot see that. beliefs.png: p(digit) if the image ended after each of its pixels.
 """
 
 import dataclasses
@@ -45,8 +45,10 @@ class Options:
     """What a step reads: a pixel, a pixel in one random order of all, or a row."""
     cell: Literal[*CELLS] = "gru"  # pyright: ignore[reportInvalidTypeForm] - the names of a table
     """The cell."""
+    layers: int = 1
+    """How many of them; a gated linear unit follows each above the first, and a residual goes around."""
     features: int = 64
-    """The width of the cell."""
+    """The width of each."""
     dropout: float = 0.0
     """The rate at which entries of y_T are dropped while training."""
     batch: int = 64
@@ -96,12 +98,14 @@ def main(options: Options) -> dict[str, float]:
     if options.order == "permuted":
         order = np.random.default_rng(0).permutation(order)
     examples = lambda part: [Example(x.ravel()[order], int(y)) for x, y in zip(*part, strict=True)]
-    pixels, cell = sj.models.Vectors(order.shape[1]), CELLS[options.cell](options.features, length)
+    layer, steps = CELLS[options.cell](options.features, length), options.steps
+    above = sj.Residual(sj.GLU(layer))
+    cell = sj.Stack(tuple(above if i else layer for i in range(options.layers)))
+    pixels = sj.models.Vectors(order.shape[1])
     model = sj.models.Classifier(pixels, cell, 10, dropout=options.dropout)
 
     init_key, fit_key = jax.random.split(jax.random.key(options.seed))
-    peak, steps = options.learning_rate, options.steps
-    rate = optax.warmup_cosine_decay_schedule(0.0, peak, steps // 10, steps)
+    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
     state = sj.training.TrainState.create(model.init(init_key), optimizer, fit_key)
     batches = lambda part: Buckets(examples(part), 250, boundaries=1).one_pass()

@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import sys
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,8 @@ class Options:
 
     data: Path | None = None
     """A folder with train, dev and test in two languages; made-up dates where there is none."""
+    bad: Literal["refuse", "skip"] = "refuse"
+    """What to do with a pair of yours that cannot be read: stop, or leave it out and count."""
     languages: tuple[str, str] = ("de", "en")
     """What is read and what is written: the endings of the files."""
     features: int = 64
@@ -73,7 +76,7 @@ def read(options: Options, part: str, count: int) -> Pairs:
         return made_up(count, seed=count)
     sides = (options.data / f"{part}.{language}" for language in options.languages)
     cut = lambda text: tuple(text.lower().split())
-    return [(cut(a), cut(b)) for a, b in read_parallel(*sides)]
+    return [(cut(a), cut(b)) for a, b in read_parallel(*sides, bad=options.bad)]
 
 
 def main(options: Options) -> dict[str, float]:
@@ -90,22 +93,19 @@ def main(options: Options) -> dict[str, float]:
         tokens(source), encoder, tokens(target), decoder, attention, dropout=options.dropout
     )
 
-    keys = jax.random.split(jax.random.key(options.seed))
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, options.learning_rate, options.steps // 10, options.steps
-    )
+    keys, steps = jax.random.split(jax.random.key(options.seed)), options.steps
+    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
-    state = sj.training.TrainState.create(model.init(keys[0]), optimizer, keys[1])
     whole = {name: Buckets(examples[name], 100, boundaries=1) for name in ("dev", "test")}
     nats = lambda p, part: sj.training.evaluate(model.loss, p, None, whole[part].one_pass())["nats"]
     result = sj.training.fit(
         model.loss,
         optimizer,
-        state,
+        sj.training.TrainState.create(model.init(keys[0]), optimizer, keys[1]),
         Buckets(examples["train"], options.batch, boundaries=3, seed=options.seed),
-        steps=options.steps,
+        steps=steps,
         evaluate=lambda params: {"nats": nats(params, "dev")},
-        evaluate_every=max(1, options.steps // 6),
+        evaluate_every=max(1, steps // 6),
         directory=options.run,
         display=options.display,
     )

@@ -16,6 +16,7 @@ ROW = dataclasses.replace(
     data=quality_data.as_it_is("made"),
     options="--features 4",
     goal=101.0,
+    also=("other",),
     stretch=None,
     tried="Nothing else was tried.",
     trials=2,
@@ -42,7 +43,11 @@ def trained(tmp_path, monkeypatch):
         assert options.data.is_dir()
         options.run.mkdir(parents=True)
         (options.run / "log.jsonl").write_text('{"step": 1, "seconds": 75.0}\n', "utf-8")
-        return {"accuracy": 0.5 + 0.1 * options.seed, "parameters": 1000 * options.features}
+        return {
+            "accuracy": 0.5 + 0.1 * options.seed,
+            "other": 0.3,
+            "parameters": 1000 * options.features,
+        }
 
     example = types.SimpleNamespace(Options=MadeUp, main=main)
     monkeypatch.setitem(sys.modules, "examples.made_up", example)
@@ -65,7 +70,7 @@ def test_a_trial_is_not_made_again_and_the_page_says_what_is_missed(trained, tmp
     assert [r["trial"] for r in run(tmp_path)] == [0, 1]
     assert [options.seed for options in trained] == [0, 1]
     page = (tmp_path / "docs" / "results.md").read_text("utf-8")
-    assert "| 4,000 | 1.2 min | **55** % ± 7.1, 2 runs |" in page
+    assert "| 4,000 | 1.2 min | **55** % ± 7.1, 2 runs; other 30 |" in page
     assert "- Not reached: SST-2, whole sentences, 55 where 101 was asked for. Nothing else" in page
     assert "examples/made_up.py --data … --features 4`; seed 0 to 1" in page
     (tmp_path / "docs" / "results.md").unlink()

@@ -91,6 +91,25 @@ def test_a_bad_value_is_named_and_rows_are_counts_or_shares(tmp_path):
         forecast.main(tiny(tmp_path / "my.csv", tmp_path / "run"))
 
 
+def test_a_value_that_is_missing_is_filled_or_its_row_left_out_as_one_says(tmp_path):
+    values = table(tmp_path / "my.csv")
+    lines = (tmp_path / "my.csv").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "my.csv").write_text(
+        "".join([*lines[:-2], "2020-01-118,,1.0\n", lines[-1]]), "utf-8"
+    )
+    between = [(values[117, 0] + values[119, 0]) / 2, 1.0]
+    expected = {
+        "interpolate": (20, np.concatenate([values[:118], [between], values[119:]])),
+        "skip": (19, np.delete(values, 118, axis=0)),
+    }
+    for bad, (rows, seen) in expected.items():
+        result = forecast.main(tiny(tmp_path / "my.csv", tmp_path / bad, bad=bad, test=rows))
+        z = (seen - seen[:80].mean(axis=0)) / seen[:80].std(axis=0)
+        starts = range(100, len(z) - 4)
+        errors = [z[now + h] - z[now - 1] for now in starts for h in range(5)]
+        assert result["repeat last mse"] == pytest.approx(np.mean(np.square(errors)), rel=1e-5)
+
+
 def test_rows_are_given_as_counts_or_as_shares():
     counts = tyro.cli(forecast.Options, args=["--train", "8640", "--dev", "2880", "--test", "2880"])
     assert [type(n) for n in (counts.train, counts.dev, counts.test)] == [int] * 3

@@ -109,6 +109,16 @@ def test_a_bad_note_and_a_missing_part_are_named(tmp_path, script):
     ended = script("music.py", "--data", file, "--run", tmp_path / "run")
     assert ended.code == 1
     assert f"music.py: {file}, train[0], step 1 (both counted from 0): expected" in ended.err
+    pieces = {"train": [[[60], [200]], [[60], [62]]], "valid": [[[60]]], "test": [[[60], [62]]]}
+    file.write_text(json.dumps(pieces))
+    options = music.Options(
+        data=file, bad="skip", features=2, steps=1, run=tmp_path / "skipped", display=False
+    )
+    found = music.main(options)["baseline, fixed"]
+    # Of the one piece that is left, the second step: its key sounded in half of the steps.
+    odds = np.array([1] + 87 * [0])
+    p = (odds + 1) / 3
+    assert found == pytest.approx(-np.sum(odds * np.log(p) + (1 - odds) * np.log(1 - p)))
     file.write_text(json.dumps({"train": [[[60], [62]]], "test": [[[60], [62]]]}))
     with pytest.raises(
         ValueError, match=r"music\.json: expected pieces in each of train, valid and test"

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import itertools
 import struct
@@ -24,6 +25,17 @@ def test_it_learns_what_no_pixel_shows_by_itself(tmp_path, capsys):
         assert (tmp_path / name).read_bytes()[1:4] == b"PNG"
     assert "nearest mean of a class: " in capsys.readouterr().out
     assert sequential_mnist.main(options) == results  # nothing is left to do
+
+
+def test_layers_above_the_first_have_a_unit_and_a_way_around(tmp_path):
+    options = Options(features=4, steps=1, batch=4, run=tmp_path, display=False)
+    layers = lambda n, run: dataclasses.replace(options, cell="lru", layers=n, run=tmp_path / run)
+    one, three = (sequential_mnist.main(layers(n, str(n)))["parameters"] for n in (1, 3))
+    above = sj.LRU(4, r_min=0.9).init(jax.random.key(0), 4)
+    size = sum(leaf.size for leaf in jax.tree.leaves(above))
+    assert three - one == 2 * (size + 2 * 4 * (4 + 1))
+    with pytest.raises(ValueError, match="expected a tuple of at least one cell"):
+        sequential_mnist.main(layers(0, "0"))
 
 
 # The strokes of 0 … 9: a, g and d lie, from the top; f and b stand above g, e and c below it.

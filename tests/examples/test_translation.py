@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from examples import translation
@@ -31,6 +33,12 @@ def test_parallel_text_is_read_by_its_languages_and_unequal_files_are_refused(tm
         data=tmp_path, features=4, steps=1, run=tmp_path / "run", display=False
     )
     assert 0 <= translation.main(options)["right, beam"] <= 1
+    (tmp_path / "test.de").write_text("ein Hund\n\n", "utf-8")
+    (tmp_path / "test.en").write_text("a dog\ntwo cats\n", "utf-8")
+    with pytest.raises(ValueError, match=r"test\.de, line 2"):
+        translation.read(options, "test", 0)
+    skipping = dataclasses.replace(options, bad="skip")
+    assert translation.read(skipping, "test", 0) == [(("ein", "hund"), ("a", "dog"))]
     with (tmp_path / "dev.en").open("a", encoding="utf-8") as file:
         file.write("one more\n")
     with pytest.raises(ValueError, match=r"40 .*41|41 .*40"):
