@@ -28,6 +28,7 @@ DRAWN = {
     "sequential_mnist": ("beliefs.png",),
     "music": ("music.png", "chorale.mid"),
     "word_lm": ("curves.png",),
+    "sweep": ("cliff.png",),
 }
 """What each example leaves in its run folder, in the order of the page; the first is shown."""
 

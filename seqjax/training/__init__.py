@@ -9,5 +9,8 @@ from seqjax.training.fit import FitResult as FitResult
 from seqjax.training.fit import fit as fit
 from seqjax.training.log import plot_curves as plot_curves
 from seqjax.training.log import read_log as read_log
+from seqjax.training.members import grid as grid
 from seqjax.training.state import TrainState as TrainState
+from seqjax.training.sweep import sweep as sweep
+from seqjax.training.swept import SweepResult as SweepResult
 from seqjax.training.totals import Totals as Totals

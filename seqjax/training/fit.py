@@ -112,17 +112,10 @@ def fit(
 
 def compiled_update(update: UpdateFn) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The update as one compiled function of the whole state, whose buffers it takes over."""
-
-    def step(state: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        result = update(state.params, state.opt_state, state.carry, batch, key)
-        params, opt_state, carry, metrics = result
-        return TrainState(params, opt_state, carry, state.step + 1, state.key), metrics
-
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(lambda state, batch: state.updated(update, batch), donate_argnums=0)
 
 
-def endless(batches: Iterable[Any]) -> Iterator[Any]:
+def endless(batches: Iterable[Any], name: str = "fit") -> Iterator[Any]:
     """Batch after batch; a collection that ends is begun again."""
     given = 0
     while True:
@@ -132,6 +125,6 @@ def endless(batches: Iterable[Any]) -> Iterator[Any]:
             yield batch
         if given == before:
             raise ValueError(
-                f"fit: batches ended after {given}; expected an endless iterator, or a collection "
+                f"{name}: batches ended after {given}; expected an endless iterator, or a collection "
                 "that can be gone through again"
             )

@@ -13,8 +13,10 @@ from seqjax.training.state import TrainState
 class RunFolder:
     """What a run keeps on disk; without a directory it keeps the log in memory, and nothing else."""
 
-    def __init__(self, directory: str | os.PathLike[str] | None, batches: Iterable[Any]) -> None:
-        """Make the folder where there is none; refuse data that cannot say where it is."""
+    def __init__(
+        self, directory: str | os.PathLike[str] | None, batches: Iterable[Any], name: str = "fit"
+    ) -> None:
+        """Make the folder where there is none; refuse, for `name`, data that cannot say where it is."""
         self.directory = None if directory is None else Path(directory)
         self.checkpoints = None
         self.log = Log(None)
@@ -23,7 +25,7 @@ class RunFolder:
             return
         if not (hasattr(batches, "get_state") and hasattr(batches, "set_state")):
             raise ValueError(
-                f"fit: batches is a {type(batches).__name__} without get_state and set_state, so a "
+                f"{name}: batches is a {type(batches).__name__} without get_state and set_state, so a "
                 "checkpoint could not say where it is in the data; use sj.data.Windows or a grain "
                 "iterator, or leave directory out"
             )

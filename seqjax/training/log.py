@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from seqjax.training.totals import Record
 
 
@@ -34,7 +36,9 @@ class Log:
 
 
 def finite_or_none(value: Any) -> Any:
-    """`value`, or None for a number that JSON cannot hold."""
+    """`value`, or None for a number that JSON cannot hold; of a list each by itself."""
+    if isinstance(value, list):
+        return [finite_or_none(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -70,7 +74,11 @@ def plot_curves(records: Sequence[Record], path: Path, *, metric: str = "nats") 
     axes = figure.subplots()
     for (name, points), style in zip(curves.items(), ("-", "o-"), strict=True):
         if points:
-            axes.plot(*zip(*points, strict=True), style, markersize=4, linewidth=1.2, label=name)
+            steps, values = zip(*points, strict=True)
+            # A curve for each entry where a record is a list; None, which diverged, is a gap.
+            ys = np.array(values, np.float64)
+            first, *_ = axes.plot(steps, ys, style, markersize=4, linewidth=1.2)
+            first.set_label(name)
     axes.set_xlabel("step")
     axes.set_ylabel(metric)
     axes.grid(alpha=0.3)

@@ -2,9 +2,12 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key
+
+from seqjax.gradients import Metrics, UpdateFn
 
 
 class TrainState(NamedTuple):
@@ -34,3 +37,10 @@ class TrainState(NamedTuple):
         0
         """
         return cls(params, optimizer.init(params), carry, jnp.zeros((), jnp.int32), key)
+
+    def updated(self, update: UpdateFn, batch: Any) -> tuple["TrainState", Metrics]:
+        """The state after one more batch, and what that reports; a pure function."""
+        key = jax.random.fold_in(self.key, self.step)
+        result = update(self.params, self.opt_state, self.carry, batch, key)
+        params, opt_state, carry, metrics = result
+        return TrainState(params, opt_state, carry, self.step + 1, self.key), metrics

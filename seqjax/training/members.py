@@ -1,0 +1,199 @@
+"""Trainings that differ in numbers alone, as one compiled program."""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from seqjax import checks
+from seqjax.gradients import Loss, Method, Metrics
+from seqjax.optim import statistics
+from seqjax.training.state import TrainState
+
+Setting: TypeAlias = Mapping[str, Any]
+"""The hyperparameters of one training, by name."""
+
+Build: TypeAlias = Callable[[Setting], tuple[Loss, optax.GradientTransformation, TrainState]]
+"""What is trained under a setting: the first three arguments of `fit`."""
+
+Evaluate: TypeAlias = Callable[[Setting, Any], Mapping[str, Array]]
+"""Scalars from a setting and the params that were trained under it; traced, so without side effects."""
+
+Across: TypeAlias = Literal["vmap", "map"]
+
+
+class Members:
+    """Some settings that are equal but for numbers, and the programs that train them together.
+
+    indices: which of all settings these are. numbers: [members] for each name. fixed: what all share.
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        settings: Sequence[Setting],
+        indices: Sequence[int],
+        fixed: Sequence[str],
+        *,
+        method: Method,
+        evaluate: Evaluate | None,
+        across: Across,
+    ) -> None:
+        """Nothing is compiled before it is called."""
+        own = [settings[index] for index in indices]
+        self.indices = np.asarray(indices)
+        self.fixed = {name: own[0][name] for name in fixed}
+        self.varied = [name for name in own[0] if name not in self.fixed]
+        self._build, self._method, self._evaluate = build, method, evaluate
+        self._mesh = Mesh(np.asarray(jax.local_devices()), ("members",))
+        # As many on each device: the last one is trained again where they do not come out even.
+        padded = [*own, *own[-1:] * (-len(own) % self._mesh.size)]
+        self._numbers = self._placed(
+            {name: jnp.asarray([setting[name] for setting in padded]) for name in self.varied}
+        )
+        over = functools.partial(_over_members, self._mesh, across)
+        self._init = jax.jit(over(self._init_one, shared=0))
+        self._update = jax.jit(over(self._update_one, shared=1), donate_argnums=1)
+        self._scores = jax.jit(over(self._evaluate_one, shared=0))
+
+    def begin(self) -> TrainState:
+        """The state of all members before the first step; a leading axis in every leaf."""
+        return self._init(self._numbers)
+
+    def update(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, np.ndarray]]:
+        """One step of each on the same batch; the totals and counts of its metrics, [2, members]."""
+        state, metrics = self._update(self._numbers, state, batch)
+        sums = jax.device_get(metrics)  # waits: at most one program is ever in flight
+        return state, {
+            name: np.stack([self._summed(mean.total), self._summed(mean.count)])
+            for name, mean in sums.items()
+        }
+
+    def evaluate(self, state: TrainState) -> dict[str, np.ndarray]:
+        """The scalars of each member, [members]."""
+        found = jax.device_get(self._scores(self._numbers, state.params))
+        return {f"valid/{name}": self._summed(value) for name, value in found.items()}
+
+    def counted(self, state: TrainState) -> dict[str, np.ndarray]:
+        """What the optimizer of each has recorded by `sj.optim.statistics`, [members]."""
+        numbers = statistics(state.opt_state)
+        found = {} if numbers is None else jax.device_get(numbers._asdict())
+        return {name: self._summed(value) for name, value in found.items() if value is not None}
+
+    def _summed(self, values: np.ndarray) -> np.ndarray:
+        """[members] in float64, over the updates of a step where there are several."""
+        values = np.asarray(values, np.float64)[: len(self.indices)]
+        return values.reshape(len(values), -1).sum(axis=1)
+
+    def _placed(self, tree: Any) -> Any:
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec("members")))
+
+    def _built(self, numbers: Setting) -> tuple[Loss, optax.GradientTransformation, TrainState]:
+        """What `build` gives for numbers that are traced."""
+        try:
+            loss, optimizer, state = self._build({**self.fixed, **numbers})
+        except (ValueError, TypeError) as error:
+            if "Trace" not in str(error) and not isinstance(error, jax.errors.JAXTypeError):
+                raise
+            raise ValueError(
+                f"sweep: build needs a number itself where {', '.join(self.varied)} are arrays that "
+                "one program is compiled for; expected those that enter a shape or a field of a cell, "
+                f"as a width or a rate of dropout does, by name in static ({error})"
+            ) from error
+        checks.instance("sweep: the state that build gives", state, TrainState)
+        return loss, optimizer, state
+
+    def _init_one(self, numbers: Setting) -> TrainState:
+        return self._built(numbers)[2]
+
+    def _update_one(
+        self, numbers: Setting, state: TrainState, batch: Any
+    ) -> tuple[TrainState, Metrics]:
+        loss, optimizer, _ = self._built(numbers)
+        return state.updated(self._method(loss, optimizer), batch)
+
+    def _evaluate_one(self, numbers: Setting, params: Any) -> dict[str, Array]:
+        assert self._evaluate is not None
+        found = self._evaluate({**self.fixed, **numbers}, params)
+        return {name: checks.scalar(f"sweep: evaluate: {name}", v) for name, v in found.items()}
+
+
+def _over_members(mesh: Mesh, across: Across, function: Callable, *, shared: int) -> Callable:
+    """`function` of each member side by side; its last `shared` arguments are the same for all.
+
+    On several devices each has its part of the members, and none waits for another.
+    """
+
+    def side_by_side(*arguments: Any) -> Any:
+        cut = len(arguments) - shared
+        own, same = arguments[:cut], arguments[cut:]
+        one = lambda own: function(*own, *same)
+        return jax.vmap(one)(own) if across == "vmap" else lax.map(one, own)
+
+    if mesh.size == 1:
+        return side_by_side
+
+    def on_all(*arguments: Any) -> Any:
+        cut = len(arguments) - shared
+        parts = [PartitionSpec("members")] * cut + [PartitionSpec()] * shared
+        return jax.shard_map(
+            side_by_side,
+            mesh=mesh,
+            in_specs=tuple(parts),
+            out_specs=PartitionSpec("members"),
+            check_vma=False,
+        )(*arguments)
+
+    return on_all
+
+
+def grouped(
+    settings: Sequence[Setting], static: Sequence[str]
+) -> list[tuple[list[int], list[str]]]:
+    """The settings that one program can train, as (indices, the names of what they share).
+
+    Numbers are arrays of a program, but for those named in `static`; all else is fixed.
+    """
+    fixed = [
+        name
+        for name in settings[0]
+        if name in static or not all(checks.is_number(setting[name]) for setting in settings)
+    ]
+    groups: dict[Any, list[int]] = {}
+    for index, setting in enumerate(settings):
+        # With its type, as True == 1 == 1.0.
+        key = tuple((type(setting[name]), setting[name]) for name in fixed)
+        try:
+            groups.setdefault(key, []).append(index)
+        except TypeError as error:
+            raise ValueError(
+                f"sweep: settings[{index}]: expected numbers, and values that can be hashed, for "
+                f"{', '.join(fixed)}; got {[setting[name] for name in fixed]} ({error})"
+            ) from error
+    return [(indices, fixed) for indices in groups.values()]
+
+
+def grid(**axes: Sequence[Any]) -> list[dict[str, Any]]:
+    """Every combination of the values of all axes, those of the last one next to each other.
+
+    Raises a ValueError for an axis without values.
+
+    >>> for setting in grid(learning_rate=[0.1, 0.01], seed=range(2)):
+    ...     print(setting)
+    {'learning_rate': 0.1, 'seed': 0}
+    {'learning_rate': 0.1, 'seed': 1}
+    {'learning_rate': 0.01, 'seed': 0}
+    {'learning_rate': 0.01, 'seed': 1}
+    """
+    for name, values in axes.items():
+        if not len(values):
+            raise ValueError(f"grid: {name}: expected at least one value, got {values!r}")
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
