@@ -19,12 +19,11 @@ import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
-import optax
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import seqjax as sj
-from seqjax.data import Buckets, Example, read_labelled_images
+from seqjax.data import Buckets, Example, read_mnist
 
 STYLES = ("regular", "italic", "bold", "bold:italic")
 FONTS = [f"DejaVu {name}:{style}" for name in ("Sans", "Serif", "Sans Mono") for style in STYLES]
@@ -35,7 +34,7 @@ class Options:
     """Train a writer of digits."""
 
     data: Path | None = None
-    """A folder with the idx.gz files of MNIST; printed digits where there is none."""
+    """A folder with the four idx files of MNIST; printed digits where there is none."""
     features: int = 128
     """The width of the cell."""
     embedding: int = 16
@@ -78,10 +77,9 @@ def made_up(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return ink[at], digits
 
 
-def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [images, rows, columns] of ink, and digits, of "train" or "t10k"."""
-    kinds = ("images-idx3", "labels-idx1")
-    grey, digits = read_labelled_images(*(folder / f"{part}-{k}-ubyte.gz" for k in kinds))
+def ink(part: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Grey images, of which a pixel is ink with the probability that it is dark; and digits."""
+    grey, digits = part
     return grey > np.random.default_rng(0).random(grey.shape, np.float32), digits
 
 
@@ -90,7 +88,7 @@ def main(options: Options) -> dict[str, float]:
     if options.data is None:
         train, dev, test = (made_up(n, seed) for seed, n in enumerate((6000, 500, 1000)))
     else:
-        (images, digits), test = read(options.data, "train"), read(options.data, "t10k")
+        (images, digits), test = map(ink, read_mnist(options.data))
         cut = len(images) - len(images) // 12  # the last 5,000 of 60,000 are the development part
         train, dev = (images[:cut], digits[:cut]), (images[cut:], digits[cut:])
     rows, columns = train[0].shape[1:]
@@ -99,19 +97,19 @@ def main(options: Options) -> dict[str, float]:
     model = sj.models.Generator(sj.models.Bits(columns), cell, digit, dropout=options.dropout)
 
     init_key, fit_key, draw_key = jax.random.split(jax.random.key(options.seed), 3)
-    peak, steps = options.learning_rate, options.steps
-    rate = optax.warmup_cosine_decay_schedule(0.0, peak, steps // 10, steps)
+    steps, rate = options.steps, sj.optim.warmup_cosine(options.learning_rate, options.steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
     state = sj.training.TrainState.create(model.init(init_key), optimizer, fit_key)
-    batches = lambda part: Buckets(examples(part), 250, boundaries=1).one_pass()
-    score = lambda params, part: sj.training.evaluate(model.loss, params, None, batches(part))
+    looks = [Buckets(examples(part), 250, boundaries=1) for part in (dev, test)]
+    score = lambda params, i: sj.training.evaluate(model.loss, params, None, looks[i].one_pass())
+    sj.training.keep_options(options.run, options)
     result = sj.training.fit(
         model.loss,
         optimizer,
         state,
         Buckets(examples(train), options.batch, boundaries=1, seed=options.seed),
         steps=steps,
-        evaluate=lambda params: score(params, dev),
+        evaluate=lambda params: score(params, 0),
         evaluate_every=max(1, steps // 6),
         directory=options.run,
         display=options.display,
@@ -121,7 +119,7 @@ def main(options: Options) -> dict[str, float]:
     params, each = result.state.params, [train[0][train[1] == c] for c in range(10)]
     p = np.stack([(x.sum(axis=0) + 1) / (len(x) + 2) for x in each])[test[1]]
     baseline = float(-np.log(np.where(test[0], p, 1 - p)).sum(axis=(1, 2)).mean())
-    nats = rows * score(params, test)["nats"]  # which are those of a row
+    nats = rows * score(params, 1)["nats"]  # which are those of a row
     print(
         f"test: {nats:.1f} nats an image   independent pixels: {baseline:.1f}   see {options.run}"
     )
@@ -141,5 +139,5 @@ def main(options: Options) -> dict[str, float]:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"digits.py: {error}")

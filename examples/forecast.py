@@ -18,7 +18,6 @@ from typing import Literal
 import jax
 import matplotlib.figure
 import numpy as np
-import optax
 import tyro
 
 import seqjax as sj
@@ -102,8 +101,9 @@ def main(options: Options) -> dict[str, float]:
     model = sj.models.Regressor(vectors, cell, width, horizon, last=last, dropout=dropout)
 
     init_key, fit_key = jax.random.split(jax.random.key(options.seed))
-    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
+    rate = sj.optim.warmup_cosine(options.learning_rate, steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
+    sj.training.keep_options(options.run, options)
     result = sj.training.fit(
         model.loss,
         optimizer,
@@ -145,5 +145,5 @@ def main(options: Options) -> dict[str, float]:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"forecast.py: {error}")

@@ -20,7 +20,6 @@ from typing import Literal
 import jax
 import matplotlib.figure
 import numpy as np
-import optax
 import tyro
 
 import seqjax as sj
@@ -87,23 +86,24 @@ def main(options: Options) -> dict[str, float]:
     else:
         parts = read_piano_rolls(options.data, bad=options.bad)
         train, dev, test = (parts.get(name, []) for name in ("train", "valid", "test"))
-    if not (train and dev and test):
-        raise ValueError(f"{options.data}: expected pieces in each of train, valid and test")
+    if not (train and dev and test) or min(map(len, test)) < 2:
+        raise ValueError(f"{options.data}: expected pieces in train, valid and test, of two steps")
     examples = lambda part: [Example((), roll) for roll in part]
     cell, steps = sj.RecurrentDropout(sj.LSTM(options.features), options.dropout), options.steps
     model = sj.models.Generator(sj.models.Bits(88), cell, dropout=options.dropout)
 
     init_key, fit_key, draw_key = jax.random.split(jax.random.key(options.seed), 3)
-    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
+    rate = sj.optim.warmup_cosine(options.learning_rate, steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
-    batches = lambda: Buckets(examples(dev), 100, boundaries=1).one_pass()
+    look = Buckets(examples(dev), 100, boundaries=1)
+    sj.training.keep_options(options.run, options, free=("data", "run", "display", "given"))
     result = sj.training.fit(
         model.loss,
         optimizer,
         sj.training.TrainState.create(model.init(init_key), optimizer, fit_key),
         Buckets(examples(train), options.batch, boundaries=2, seed=options.seed),
         steps=steps,
-        evaluate=lambda params: sj.training.evaluate(model.loss, params, None, batches()),
+        evaluate=lambda params: sj.training.evaluate(model.loss, params, None, look.one_pass()),
         evaluate_every=max(1, steps // 6),
         directory=options.run,
         display=options.display,

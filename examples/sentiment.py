@@ -11,12 +11,12 @@ counts. A run folder keeps checkpoints, log and curves; the same call goes on wh
 
 import dataclasses
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 import jax
 import numpy as np
-import optax
 import tyro
 
 import seqjax as sj
@@ -33,6 +33,8 @@ class Options:
     """A folder with train.tsv, dev.tsv and test.tsv; made-up sentences where there is none."""
     bad: Literal["refuse", "skip"] = "refuse"
     """What to do with a line of yours that cannot be read: stop, or leave it out and count."""
+    header: bool = False
+    """The first line of each file names the columns."""
     features: int = 64
     """The width of each direction."""
     embedding: int = 64
@@ -83,9 +85,9 @@ def read(options: Options) -> dict[str, Sentences]:
     if options.data is None:
         return {name: made_up(n, seed) for seed, (name, n) in enumerate(PARTS.items())}
     train, *rest = (options.data / f"{name}.tsv" for name in PARTS)
-    sentences = read_tsv(train, bad=options.bad)
+    sentences = read_tsv(train, header=options.header, bad=options.bad)
     known = Labels.train(label for _, label in sentences)
-    others = [read_tsv(file, labels=known, bad=options.bad) for file in rest]
+    others = [read_tsv(f, header=options.header, labels=known, bad=options.bad) for f in rest]
     return dict(zip(PARTS, [sentences, *others], strict=True))
 
 
@@ -95,34 +97,33 @@ PARTS = {"train": 4000, "dev": 500, "test": 500}
 def main(options: Options) -> dict[str, float]:
     """Train, show a few sentences, and give the accuracy on the test part."""
     parts = read(options)
+    for name, part in parts.items():
+        print(f"{name}: {len(part):,} sentences,", dict(Counter(label for _, label in part)))
     vocabulary = Vocabulary.train((w for w, _ in parts["train"]), min_count=2)
     labels = Labels.train(label for _, label in parts["train"])
     examples = {
         name: [Example(vocabulary.encode(words), labels.encode(label)) for words, label in part]
         for name, part in parts.items()
     }
-    batches = Buckets(examples["train"], options.batch, seed=options.seed)
     rates = {"dropout": options.dropout, "token_dropout": options.token_dropout}
     tokens = sj.models.Tokens(vocabulary.size, options.embedding, **rates)
     both = sj.Bidirectional(sj.LSTM(options.features), sj.LSTM(options.features))
     model = sj.models.Classifier(tokens, both, labels.size, pool="max", dropout=options.dropout)
 
     init_key, fit_key = jax.random.split(jax.random.key(options.seed))
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, options.learning_rate, options.steps // 10, options.steps
-    )
+    rate = sj.optim.warmup_cosine(options.learning_rate, options.steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
-    state = sj.training.TrainState.create(model.init(init_key), optimizer, fit_key)
 
     def score(params: sj.models.ClassifierParams, part: str) -> dict[str, float]:
         whole = Buckets(examples[part], 256).one_pass()
         return sj.training.evaluate(model.loss, params, None, whole)
 
+    sj.training.keep_options(options.run, options)
     result = sj.training.fit(
         model.loss,
         optimizer,
-        state,
-        batches,
+        sj.training.TrainState.create(model.init(init_key), optimizer, fit_key),
+        Buckets(examples["train"], options.batch, seed=options.seed),
         steps=options.steps,
         evaluate=lambda params: score(params, "dev"),
         evaluate_every=max(1, options.steps // 6),
@@ -138,12 +139,11 @@ def main(options: Options) -> dict[str, float]:
         print(f"p({label}) = {p:.3f}   {' '.join(words)}")
     accuracy = score(params, "test")["accuracy"]
     print(f"test: {accuracy:.1%} of {len(parts['test'])}   curves: {options.run / 'curves.png'}")
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return {"accuracy": accuracy, "parameters": size}
+    return {"accuracy": accuracy, "parameters": sum(leaf.size for leaf in jax.tree.leaves(params))}
 
 
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"sentiment.py: {error}")

@@ -1,7 +1,7 @@
 """Which digit is it? Pixels come one by one, and then it is named: many to one, over a long sequence.
 
     python examples/sequential_mnist.py                   calculator digits, 12 × 12 pixels: 144 steps
-    python examples/sequential_mnist.py --data my/mnist   the idx files of MNIST: 784 steps
+    python examples/sequential_mnist.py --data my/mnist   the four idx files of MNIST: 784 steps
 
     x_t = pixel_t     s_t, y_t = cell(s_{t-1}, x_t)     p(digit) = softmax(y_T V + b)
 
@@ -18,11 +18,10 @@ from typing import Literal
 import jax
 import matplotlib.figure
 import numpy as np
-import optax
 import tyro
 
 import seqjax as sj
-from seqjax.data import Buckets, Example, read_labelled_images
+from seqjax.data import Buckets, Example, read_mnist
 from seqjax.initializers import Chrono
 
 CELLS = {  # whose first memories are of all lengths up to the whole sequence
@@ -40,7 +39,7 @@ class Options:
     """Train a classifier of images that are read as sequences."""
 
     data: Path | None = None
-    """A folder with the idx.gz files of MNIST; calculator digits where there is none."""
+    """A folder with the four idx files of MNIST; calculator digits where there is none."""
     order: Literal["pixels", "permuted", "rows"] = "pixels"
     """What a step reads: a pixel, a pixel in one random order of all, or a row."""
     cell: Literal[*CELLS] = "gru"  # pyright: ignore[reportInvalidTypeForm] - the names of a table
@@ -79,18 +78,12 @@ def made_up(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (images ^ (draw.random(images.shape) < 0.02)).astype(np.float32), digits
 
 
-def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images of 0 … 1, [images, rows, columns], and digits, of "train" or "t10k"."""
-    kinds = ("images-idx3", "labels-idx1")
-    return read_labelled_images(*(folder / f"{part}-{kind}-ubyte.gz" for kind in kinds))
-
-
 def main(options: Options) -> dict[str, float]:
     """Train, test, draw beliefs, and give the accuracy on the test part."""
     if options.data is None:
         train, dev, test = (made_up(n, seed) for seed, n in enumerate((5000, 500, 1000)))
     else:
-        (images, digits), test = read(options.data, "train"), read(options.data, "t10k")
+        (images, digits), test = read_mnist(options.data)
         cut = len(images) - len(images) // 12  # the last 5,000 of 60,000 are the development part
         train, dev = (images[:cut], digits[:cut]), (images[cut:], digits[cut:])
     length = train[0].shape[1] if options.order == "rows" else train[0][0].size
@@ -105,18 +98,19 @@ def main(options: Options) -> dict[str, float]:
     model = sj.models.Classifier(pixels, cell, 10, dropout=options.dropout)
 
     init_key, fit_key = jax.random.split(jax.random.key(options.seed))
-    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
+    rate = sj.optim.warmup_cosine(options.learning_rate, steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
     state = sj.training.TrainState.create(model.init(init_key), optimizer, fit_key)
-    batches = lambda part: Buckets(examples(part), 250, boundaries=1).one_pass()
-    score = lambda params, part: sj.training.evaluate(model.loss, params, None, batches(part))
+    looks = [Buckets(examples(part), 250, boundaries=1) for part in (dev, test)]
+    score = lambda params, i: sj.training.evaluate(model.loss, params, None, looks[i].one_pass())
+    sj.training.keep_options(options.run, options)
     result = sj.training.fit(
         model.loss,
         optimizer,
         state,
         Buckets(examples(train), options.batch, boundaries=1, seed=options.seed),
         steps=steps,
-        evaluate=lambda params: score(params, dev),
+        evaluate=lambda params: score(params, 0),
         evaluate_every=max(1, steps // 6),
         directory=options.run,
         display=options.display,
@@ -126,7 +120,7 @@ def main(options: Options) -> dict[str, float]:
     params, classes = result.state.params, np.unique(train[1])
     means = np.stack([train[0][train[1] == c].mean(axis=0) for c in classes])
     nearest = classes[[np.argmin(np.sum((means - x) ** 2, axis=(1, 2))) for x in test[0]]]
-    accuracy, baseline = score(params, test)["accuracy"], float(np.mean(nearest == test[1]))
+    accuracy, baseline = score(params, 1)["accuracy"], float(np.mean(nearest == test[1]))
     figure = matplotlib.figure.Figure(figsize=(8, 7), layout="constrained")
     ends = np.unique(np.linspace(1, length, 144).astype(np.int32))
     for (left, right), x in zip(figure.subplots(4, 2, width_ratios=[1, 4]), test[0], strict=False):
@@ -145,5 +139,5 @@ def main(options: Options) -> dict[str, float]:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"sequential_mnist.py: {error}")

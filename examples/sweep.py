@@ -95,6 +95,7 @@ def main(options: Options) -> dict[str, float]:
         return loss, optimizer, sj.training.TrainState.create(params, optimizer, fit_key)
 
     test = sj.data.adding_problem(jax.random.key(1), options.length, 200)
+    sj.training.keep_options(options.run, options)
     result = sj.training.sweep(
         build,
         sj.training.grid(

@@ -18,7 +18,6 @@ from typing import Literal
 import jax
 import matplotlib.figure
 import numpy as np
-import optax
 import tyro
 
 import seqjax as sj
@@ -68,10 +67,10 @@ def read(options: Options) -> list[list[tuple[tuple[str, ...], tuple[str, ...]]]
     if options.data is None:
         ours, cuts = read_columns(ENGLISH), ((0, 75), (75, 85), (85, 100))
         return [[s for i, s in enumerate(ours) if low <= i % 100 < high] for low, high in cuts]
-    at = lambda name: next(options.data.glob(f"{name}.tsv*"), options.data / f"{name}.tsv")
-    train = read_columns(at("train"), bad=options.bad)
-    known = Labels.train(tag for _, tags in train for tag in tags)
-    return [train, *(read_columns(at(n), labels=known, bad=options.bad) for n in ("dev", "test"))]
+    train, *rest = (options.data / f"{name}.tsv" for name in ("train", "dev", "test"))
+    sentences = read_columns(train, bad=options.bad)
+    known = Labels.train(tag for _, tags in sentences for tag in tags)
+    return [sentences, *(read_columns(file, labels=known, bad=options.bad) for file in rest)]
 
 
 def main(options: Options) -> dict[str, float]:
@@ -82,6 +81,7 @@ def main(options: Options) -> dict[str, float]:
     vocabulary = Vocabulary.train(([w.lower()] for w, _ in pairs), min_count=2)
     alphabet = Vocabulary.train((w for w, _ in pairs), min_count=2)
     labels = Labels.train(tag for _, tag in pairs)
+    print("train, dev, test:", ", ".join(f"{len(part):,} sentences" for part in parts))
 
     def example(words: tuple[str, ...], tags: tuple[str, ...]) -> Example:
         rows = [alphabet.encode(word[:HALF] + word[HALF:][-HALF:]) for word in words]
@@ -98,9 +98,10 @@ def main(options: Options) -> dict[str, float]:
 
     init_key, fit_key = jax.random.split(jax.random.key(options.seed))
     groups, steps = 2 if len(train) < 5000 else 6, options.steps  # each is a program to compile
-    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
+    rate = sj.optim.warmup_cosine(options.learning_rate, steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
     whole = Buckets(checked, 64, boundaries=groups)
+    sj.training.keep_options(options.run, options)
     result = sj.training.fit(
         model.loss,
         optimizer,
@@ -128,8 +129,8 @@ def main(options: Options) -> dict[str, float]:
     wanted, taken = np.concatenate([e.targets for e in tested]), np.concatenate(found)
     rights = {"accuracy": taken == wanted, "baseline": np.array(guessed) == [t for _, t in flat]}
     results = {name: float(right.mean()) for name, right in rights.items()}
-    for name, right in rights.items():
-        results[f"{name} of unseen words"] = float(right[unseen].sum() / max(1, unseen.sum()))
+    for name, right in rights.items() if unseen.any() else ():
+        results[f"{name} of unseen words"] = float(right[unseen].mean())
     print(", ".join(f"{name} {value:.1%}" for name, value in results.items()))
     counts = sj.metrics.confusion_matrix(wanted, taken, labels.size)
     figure = matplotlib.figure.Figure(figsize=(7, 6), layout="constrained")
@@ -144,5 +145,5 @@ def main(options: Options) -> dict[str, float]:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"tagging.py: {error}")

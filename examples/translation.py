@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
-import optax
 import tyro
 
 import seqjax as sj
@@ -82,6 +81,7 @@ def read(options: Options, part: str, count: int) -> Pairs:
 def main(options: Options) -> dict[str, float]:
     """Train, translate the test part with and without a beam, and draw one sentence."""
     parts = {part: read(options, part, n) for part, n in COUNTS.items()}
+    print(", ".join(f"{name}: {len(pairs):,} pairs" for name, pairs in parts.items()))
     sides = zip(*parts["train"], strict=True)
     source, target = (Vocabulary.train(side, min_count=2) for side in sides)
     coded = lambda pair: Example(source.encode(pair[0]), target.encode(pair[1], stop=True))
@@ -92,12 +92,12 @@ def main(options: Options) -> dict[str, float]:
     model = sj.models.Seq2Seq(
         tokens(source), encoder, tokens(target), decoder, attention, dropout=options.dropout
     )
-
     keys, steps = jax.random.split(jax.random.key(options.seed)), options.steps
-    rate = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, steps // 10, steps)
+    rate = sj.optim.warmup_cosine(options.learning_rate, steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
     whole = {name: Buckets(examples[name], 100, boundaries=1) for name in ("dev", "test")}
     nats = lambda p, part: sj.training.evaluate(model.loss, p, None, whole[part].one_pass())["nats"]
+    sj.training.keep_options(options.run, options, free=("data", "run", "display", "beam"))
     result = sj.training.fit(
         model.loss,
         optimizer,
@@ -145,5 +145,5 @@ def draw(model, params, source, target, read, written, run: Path) -> None:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"translation.py: {error}")

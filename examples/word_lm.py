@@ -21,7 +21,6 @@ from typing import Literal
 
 import jax
 import numpy as np
-import optax
 import tyro
 
 import seqjax as sj
@@ -78,8 +77,7 @@ def read(options: Options) -> tuple[list[str], WordTokenizer]:
         cuts = [0, len(words) * 8 // 10, len(words) * 9 // 10, len(words)]
         texts = [" ".join(words[a:b]) for a, b in itertools.pairwise(cuts)]
     else:
-        files = [options.data / f"{part}.txt" for part in ("train", "valid", "test")]
-        texts = [read_text(f if f.exists() else f.with_suffix(".txt.gz")) for f in files]
+        texts = [read_text(options.data / f"{part}.txt") for part in ("train", "valid", "test")]
     return texts, WordTokenizer.train(texts[0], options.vocabulary)
 
 
@@ -87,6 +85,9 @@ def main(options: Options) -> dict[str, float]:
     """Train, write a little, and give the perplexities of the test part."""
     texts, tokenizer = read(options)
     train, valid, test = (tokenizer.encode(text) for text in texts)
+    print(
+        f"{len(train):,} words to train on, {len(valid):,} and {len(test):,} to look at and to test"
+    )
     layer = CELLS[options.cell](options.features)
     cell = layer if options.layers == 1 else sj.Stack((layer,) * options.layers)
     model = sj.models.LanguageModel(
@@ -100,27 +101,26 @@ def main(options: Options) -> dict[str, float]:
     windows = Windows(lanes(train, options.lanes), options.window, seed=options.seed, restart=0.01)
 
     init_key, fit_key, sample_key = jax.random.split(jax.random.key(options.seed), 3)
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, options.learning_rate, options.steps // 10, options.steps
-    )
+    rate = sj.optim.warmup_cosine(options.learning_rate, options.steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
     params = model.init(init_key)
     carry = model.initial_state(params, (options.lanes,))
     state = sj.training.TrainState.create(params, optimizer, fit_key, carry)
 
-    def perplexity(params: sj.models.LanguageModelParams, ids: np.ndarray) -> dict[str, float]:
-        whole = lanes(ids, 10)
-        start = model.initial_state(params, (10,))
-        found = sj.training.evaluate(model.loss, params, start, passes(whole, 200))
-        return {"perplexity": float(np.exp(found["nats"]))}
+    whole = {"valid": lanes(valid, 10), "test": lanes(test, 10)}
 
+    def nats(params: sj.models.LanguageModelParams, part: str) -> float:
+        start, batches = model.initial_state(params, (10,)), passes(whole[part], 200)
+        return sj.training.evaluate(model.loss, params, start, batches)["nats"]
+
+    sj.training.keep_options(options.run, options)
     result = sj.training.fit(
         model.loss,
         optimizer,
         state,
         windows,
         steps=options.steps,
-        evaluate=lambda params: perplexity(params, valid),
+        evaluate=lambda params: {"nats": nats(params, "valid")},
         evaluate_every=max(1, options.steps // 6),
         directory=options.run,
         display=options.display,
@@ -130,7 +130,7 @@ def main(options: Options) -> dict[str, float]:
     params, prompt = result.state.params, tokenizer.encode("\n")
     written = sj.generate(model, params, sample_key, prompt, 60, temperature=0.8)
     print(tokenizer.decode(written.tokens))
-    found = perplexity(params, test)
+    found = {"perplexity": float(np.exp(nats(params, "test")))}
     for order in (0, 2):
         counts = sj.models.NGram.train(train, tokenizer.size, order)
         found[f"perplexity of counts of {order} words"] = np.exp(counts.nats(test).mean()).item()
@@ -143,5 +143,5 @@ def main(options: Options) -> dict[str, float]:
 if __name__ == "__main__":
     try:
         main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"word_lm.py: {error}")

@@ -248,8 +248,8 @@ def clipped_adamw(
     >>> updates, opt_state = optimizer.update({"w": jnp.ones(3)}, opt_state, params)
     >>> params = optax.apply_updates(params, updates)
     """
-    _check_not_negative("learning_rate", learning_rate)
-    _check_not_negative("weight_decay", weight_decay)
+    _check_not_negative("clipped_adamw: learning_rate", learning_rate)
+    _check_not_negative("clipped_adamw: weight_decay", weight_decay)
     for name, value in (("clip_norm", clip_norm), ("eps", eps)):
         if checks.is_number(value):
             checks.finite_positive(f"clipped_adamw: {name}", value)
@@ -264,6 +264,27 @@ def clipped_adamw(
         for value in (learning_rate, clip_norm, weight_decay, b1, b2, eps)
     )
     return _promoting(factory(*numbers, mask))
+
+
+def warmup_cosine(learning_rate: float, steps: int, *, warmup: float = 0.1) -> optax.Schedule:
+    """α_n = α n / w for n < w = ⌊warmup · steps⌋, then α (1 + cos(π (n - w) / (steps - w))) / 2
+
+    The schedule for a run of known length: it rises, and falls to nothing at the end of it.
+
+    learning_rate: α, the highest. steps: updates of the whole run. warmup: the share in which it rises.
+    It is `optax.warmup_cosine_decay_schedule` with what it is given looked at: an array for α is not.
+
+    Raises a ValueError for a rate that is negative or not finite, steps below 1, and a share outside
+    [0, 1). Reference: Loshchilov, Hutter 2017, "SGDR".
+
+    >>> schedule = warmup_cosine(0.1, steps=100)
+    >>> print(schedule(5), schedule(10), schedule(100))
+    0.05 0.1 0.0
+    """
+    _check_not_negative("warmup_cosine: learning_rate", learning_rate)
+    checks.positive("warmup_cosine: steps", steps)
+    checks.fraction("warmup_cosine: warmup", warmup)
+    return optax.warmup_cosine_decay_schedule(0.0, learning_rate, int(warmup * steps), steps)
 
 
 def set_hyperparameters(opt_state: Any, **values: float | Array) -> Any:
@@ -378,4 +399,4 @@ def _like(value: float | Array, old: Array) -> Array:
 
 def _check_not_negative(name: str, value: Any) -> None:
     if isinstance(value, str | bool) or (checks.is_number(value) and not 0 <= value < math.inf):
-        raise ValueError(f"clipped_adamw: {name}: expected a number of at least 0, got {value!r}")
+        raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")

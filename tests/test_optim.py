@@ -627,3 +627,30 @@ def test_scalars_of_numpy_are_injected_and_checked(unchecked):
             optim.clipped_adamw(wrong)
     with pytest.raises(ValueError, match="threshold: expected a positive number"):
         optim.halve_by_global_norm(wrongs[0])
+
+
+@pytest.mark.parametrize(("steps", "warmup", "rising"), [(40, 0.1, 4), (7, 0.5, 3), (5, 0.0, 0)])
+def test_a_rate_rises_in_a_line_and_falls_along_a_cosine_to_nothing(steps, warmup, rising):
+    schedule = optim.warmup_cosine(0.3, steps, warmup=warmup)
+    for n in range(steps + 1):
+        if n < rising:
+            expected = 0.3 * n / rising
+        else:
+            expected = 0.15 * (1 + math.cos(math.pi * (n - rising) / (steps - rising)))
+        np.testing.assert_allclose(schedule(n), expected, atol=1e-7)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((math.nan, 5), "warmup_cosine: learning_rate: expected a number of at least 0, got nan"),
+        ((-1.0, 5), "learning_rate: expected a number of at least 0, got -1.0"),
+        ((0.1, 0), "warmup_cosine: steps: expected a positive integer, got 0"),
+    ],
+)
+def test_a_schedule_that_makes_no_sense_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        optim.warmup_cosine(*arguments)
+    with pytest.raises(ValueError, match="warmup: expected"):
+        optim.warmup_cosine(0.1, 5, warmup=1.0)

@@ -12,6 +12,7 @@ from seqjax.data.comma_separated import read_csv as read_csv
 from seqjax.data.files import read_bytes as read_bytes
 from seqjax.data.idx import read_idx as read_idx
 from seqjax.data.idx import read_labelled_images as read_labelled_images
+from seqjax.data.idx import read_mnist as read_mnist
 from seqjax.data.lanes import Batch as Batch
 from seqjax.data.lanes import Windows as Windows
 from seqjax.data.lanes import lanes as lanes

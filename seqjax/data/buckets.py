@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -134,7 +135,11 @@ class Buckets:
             checks.size("Buckets: seed", seed)
         if len(examples) == 0:
             raise ValueError("Buckets: examples is empty; expected at least one Example")
-        sides = np.array([_steps(e, i) for i, e in enumerate(examples)])
+        seen = [_looked_at(e, i) for i, e in enumerate(examples)]
+        sides = np.array([steps for steps, _ in seen])
+        self._checksum = functools.reduce(
+            lambda a, b: zlib.crc32(b, a), (raw for _, raw in seen), 0
+        )
         lengths = sides.max(axis=1)
         if isinstance(boundaries, int):
             checks.positive("Buckets: boundaries", boundaries)
@@ -212,7 +217,8 @@ class Buckets:
             if state[name] != value:
                 raise ValueError(
                     f"Buckets.set_state: state has {name} {state[name]} but this one has {value}; "
-                    "resume with the examples, boundaries, batch size and seed it began with"
+                    "resume with the examples, boundaries, batch size and seed it began with, or begin "
+                    "another run"
                 )
         checks.size("Buckets.set_state: next_batch", state["next_batch"])
         self._iterator = self._from_the_start()
@@ -223,6 +229,7 @@ class Buckets:
         return {
             "examples": len(self._sides),
             "steps": int(self._sides.sum()),
+            "checksum": self._checksum,
             "batches": self.steps_per_pass,
             "batch_size": self._batch_size,
             "longest": self.boundaries[-1],
@@ -328,17 +335,22 @@ def _length(side: Any) -> int | None:
     return times.pop() if times else None
 
 
-def _steps(example: Example, index: int) -> tuple[int, int]:
-    """The steps of inputs and of targets, 0 where those are numbers."""
+def _looked_at(example: Example, index: int) -> tuple[tuple[int, int], bytes]:
+    """The steps of inputs and of targets, 0 where those are numbers; and a checksum of all of it."""
     if not isinstance(example, Example):
         raise ValueError(
             f"Buckets: examples[{index}] is a {type(example).__name__}; expected an Example"
         )
     try:
-        inputs, targets = (_length(_arrays(side)) or 0 for side in example)
+        sides = [_arrays(side) for side in example]
+        inputs, targets = (_length(side) or 0 for side in sides)
     except ValueError as error:
         raise ValueError(f"Buckets: examples[{index}]: {error}") from None
-    return inputs, targets
+    checksum = 0
+    for leaf in jax.tree.leaves(sides):
+        checksum = zlib.crc32(f"{leaf.dtype}{leaf.shape}".encode(), checksum)
+        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
+    return (inputs, targets), checksum.to_bytes(4, "little")
 
 
 def _stacked(leaves: Sequence[np.ndarray], time: int, rows: int, multiple: int) -> np.ndarray:

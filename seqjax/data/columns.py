@@ -1,14 +1,17 @@
 """Tagged sentences: one word a line, an empty line after each sentence."""
 
 import itertools
+import logging
 import os
 import re
 
 from seqjax import checks
 from seqjax.data.bad_lines import BadLines
-from seqjax.data.files import Line, read_lines
+from seqjax.data.files import Line, read_lines, stored
 from seqjax.data.tsv import known, width_of
 from seqjax.data.vocabulary import Labels
+
+logger = logging.getLogger(__name__)
 
 NO_WORD = re.compile(r"\d+[-.]\d+")
 
@@ -26,9 +29,10 @@ def read_columns(
     """(words, tags) of each sentence, in their order. Each line is "FORM TAB TAG".
 
     Sentences end at an empty line or at the end of the file. A form may hold spaces. A line that begins
-    with "#" is a comment; where no `id` is given, only if it has no TAB, since "#" may be a word.
+    with "#" is a comment; where no `id` is given, only if it has no TAB, since "#" may be a word, and
+    then how many were taken for comments is logged.
 
-    path: UTF-8, packed by gzip or not.
+    path: UTF-8, packed by gzip or not; where it is not there, the same name with ".gz" after it.
     form, tag: the column of each, by number from 0.
     id: the column that numbers the words, if there is one: lines with an id such as 1-2, which spans
         two words, or 8.1, an empty node, are left out, as they are no words.
@@ -44,14 +48,18 @@ def read_columns(
     Files of Universal Dependencies: `read_columns(path, id=0, form=1, tag=3, columns=10)`.
     As examples: `[Example(vocabulary.encode(words), [labels.encode(tag) for tag in tags]) …]`.
     """
+    path = stored(path)
     handled = BadLines("read_columns", path, bad, unit="sentences")
     at = [form, tag] if id is None else [form, tag, id]
     for name, column in zip(("form", "tag", "id"), at, strict=False):
         checks.size(f"read_columns: {name}", column)
     width = width_of("read_columns", columns, at)
+    lines = read_lines(path)
+    if id is None:
+        _report_comments(path, lines)
     found = []
-    for empty, lines in itertools.groupby(read_lines(path), key=lambda line: not line.raw.strip()):
-        words = [] if empty else [line for line in lines if not _is_comment(line, id)]
+    for empty, block in itertools.groupby(lines, key=lambda line: not line.raw.strip()):
+        words = [] if empty else [line for line in block if not _is_comment(line, id)]
         if words:
             with handled:
                 pairs = [_tagged(line, width, at, labels) for line in words]
@@ -61,6 +69,15 @@ def read_columns(
                 found.append(tuple(zip(*pairs, strict=True)))
     handled.report()
     return found
+
+
+def _report_comments(path: str, lines: list[Line]) -> None:
+    comments = [line for line in lines if _is_comment(line, None)]
+    if comments:
+        # A warning, as for lines that are skipped: where words are hashtags, and one lost its tag or
+        # is parted from it by a space, it is such a line, and nothing else would tell.
+        message = '%s: took %d of %d lines for comments ("#", and no TAB); the first: line %d'
+        logger.warning(message, path, len(comments), len(lines), comments[0].number)
 
 
 def _is_comment(line: Line, id: int | None) -> bool:

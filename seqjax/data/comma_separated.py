@@ -11,7 +11,9 @@ from jaxtyping import Float64
 
 from seqjax import checks
 from seqjax.data.bad_lines import BadLines
-from seqjax.data.files import Line, read_lines
+from seqjax.data.files import Line, read_lines, stored
+
+OTHER_SIGNS = {";": "semicolons", "\t": "TABs"}
 
 
 class TimeSeries(NamedTuple):
@@ -34,8 +36,9 @@ def read_csv(
 ) -> TimeSeries:
     """The columns of a table, each row one step; rows are taken to be equally far apart in time.
 
-    path: UTF-8, packed by gzip or not. The first line names the columns. A cell may be quoted.
-    columns: the names of those to read, in this order; None is all but the dates.
+    path: UTF-8, packed by gzip or not; where it is not there, the same name with ".gz" after it.
+        The first line names the columns. Cells are parted by commas, and may be quoted.
+    columns: the names of those to read, in this order, each once; None is all but the dates.
     dates: the name of the column of dates, which are kept as strings and mean nothing to us; None is a
         column called "date", in small letters or large, if there is one.
     bad: what to do with a value that is no number, NaN, or infinite.
@@ -53,6 +56,7 @@ def read_csv(
     no file.
     """
     checks.one_of("read_csv: bad", bad, ("refuse", "interpolate", "skip"))
+    path = stored(path)
     fill = bad == "interpolate"
     rows = BadLines("read_csv", path, "refuse" if fill else bad, unit="rows")
     cells_filled = BadLines(
@@ -60,12 +64,12 @@ def read_csv(
     )
     header, *lines = read_lines(path)
     names = _names(header)
-    date = _date_column(names, dates)
-    chosen = _chosen(names, columns, date)
+    date = _date_column(header, names, dates)
+    chosen = _chosen(header, names, columns, date)
     values, stamps = [], []
     for line in lines:
         with rows:
-            cells = _cells(line, len(names))
+            cells = _row(line, names)
             row = [math.nan] * len(chosen)
             for k, column in enumerate(chosen):
                 with cells_filled:
@@ -77,18 +81,40 @@ def read_csv(
         cells_filled.report()
     table = np.array(values, np.float64)
     for k, column in enumerate(chosen):
-        _interpolate(table[:, k], f"{os.fspath(path)}, column {names[column]!r}")
+        _interpolate(table[:, k], f"{path}, column {names[column]!r}")
     return TimeSeries(tuple(names[column] for column in chosen), table, tuple(stamps))
 
 
-def _cells(line: Line, columns: int | None = None) -> list[str]:
+def _cells(line: Line) -> list[str]:
+    text = line.text
     try:
-        cells = next(csv.reader([line.text], strict=True), [])
+        cells = next(csv.reader([text], strict=True), [])
     except csv.Error as error:
+        if "\r" in text:
+            raise line.bad(
+                "a carriage return (CR) stands inside the line; expected lines that end with LF or "
+                "CR LF: convert the line ends"
+            ) from None
         raise line.bad(f"the cells cannot be parted ({error}); expected commas") from None
-    if columns is not None and len(cells) != columns:
-        raise line.bad(f"expected {columns} cells, parted by commas, got {len(cells)}")
     return [cell.strip() for cell in cells]
+
+
+def _row(line: Line, names: list[str]) -> list[str]:
+    _refuse_other_signs(line, names)
+    cells = _cells(line)
+    if len(cells) != len(names):
+        expected = f"expected {len(names)} cells, parted by commas"
+        if not line.text.strip():
+            raise line.bad(f"the line is empty; {expected}")
+        raise line.bad(f"{expected}, got {len(cells)}")
+    return cells
+
+
+def _refuse_other_signs(line: Line, names: list[str]) -> None:
+    """Refuse a line of a table whose one name shows that something else parts its cells."""
+    for sign, word in OTHER_SIGNS.items():
+        if len(names) == 1 and sign in names[0] and sign in line.text:
+            raise line.bad(f"expected cells parted by commas, got {line.text!r:.60}, with {word}")
 
 
 def _number(line: Line, name: str, cell: str) -> float:
@@ -113,6 +139,8 @@ def _interpolate(column: np.ndarray, name: str) -> None:
 
 def _names(header: Line) -> list[str]:
     names = _cells(header)
+    if not header.text.strip():
+        raise header.bad("the line is empty; expected a first line of the columns' names")
     for name in names:
         if _is_number(name):
             raise header.bad(f"{name!r} is a number; expected a first line of the columns' names")
@@ -129,25 +157,32 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _date_column(names: list[str], dates: str | None) -> int | None:
+def _date_column(header: Line, names: list[str], dates: str | None) -> int | None:
     if dates is not None:
-        return _index("read_csv: dates", names, dates)
+        return _index(header, "read_csv: dates", names, dates)
     found = [i for i, name in enumerate(names) if name.lower() == "date"]
     return found[0] if found else None
 
 
-def _chosen(names: list[str], columns: Sequence[str] | None, date: int | None) -> list[int]:
-    if isinstance(columns, str):
-        raise ValueError(f"read_csv: columns: expected names, such as ({columns!r},), got one")
+def _chosen(
+    header: Line, names: list[str], columns: Sequence[str] | None, date: int | None
+) -> list[int]:
     if columns is None:
         chosen = [i for i in range(len(names)) if i != date]
-    else:
-        chosen = [_index("read_csv: columns", names, name) for name in columns]
-    if not chosen:
-        raise ValueError(f"read_csv: expected a column of numbers beside the dates, got {names!r}")
-    return chosen
+        if not chosen:
+            raise header.bad(f"expected a column of numbers beside the dates, got {names!r}")
+        return chosen
+    if isinstance(columns, str):
+        raise ValueError(f"read_csv: columns: expected names, such as ({columns!r},), got one")
+    if not columns or len(set(columns)) != len(columns):
+        raise ValueError(
+            f"read_csv: columns: expected one name or more, each once, got {tuple(columns)!r}"
+        )
+    return [_index(header, "read_csv: columns", names, name) for name in columns]
 
 
-def _index(argument: str, names: list[str], name: str) -> int:
+def _index(header: Line, argument: str, names: list[str], name: str) -> int:
+    if name not in names:
+        _refuse_other_signs(header, names)
     checks.one_of(argument, name, names)
     return names.index(name)

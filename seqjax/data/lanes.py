@@ -207,7 +207,8 @@ class Windows:
             if state[name] != here[name]:
                 raise ValueError(
                     f"Windows.set_state: state has {name} {state[name]} but this one has "
-                    f"{here[name]}; resume with the text, the number of lanes and the seed it began with"
+                    f"{here[name]}; resume with the text, the number of lanes and the seed it began "
+                    "with, or begin another run"
                 )
         if state["pass_number"] < 0 or not 0 <= state["position"] < here["time"]:
             raise ValueError(

@@ -3,7 +3,7 @@
 import os
 
 from seqjax.data.bad_lines import BadLines
-from seqjax.data.files import Line, read_lines
+from seqjax.data.files import Line, read_lines, stored
 
 
 def read_parallel(
@@ -11,7 +11,8 @@ def read_parallel(
 ) -> list[tuple[str, str]]:
     """(source, target) of each pair of lines, in their order, without white space at the ends.
 
-    source, target: UTF-8, packed by gzip or not.
+    source, target: UTF-8, packed by gzip or not; where one is not there, the same name with ".gz" after
+        it.
     bad: what to do with a line that is empty, or not UTF-8, on either side. "refuse" raises a ValueError
         with its file and line; "skip" leaves the pair out, and logs how many of how many.
 
@@ -21,12 +22,13 @@ def read_parallel(
     As examples, once tokens are cut:
     `Example(source.encode(words, stop=True), target.encode(others, start=True, stop=True))`.
     """
+    source, target = stored(source), stored(target)
     handled = BadLines("read_parallel", source, bad, unit="pairs")
     sides = read_lines(source), read_lines(target)
     if len(sides[0]) != len(sides[1]):
         raise ValueError(
-            f"read_parallel: {os.fspath(source)} has {len(sides[0])} lines but {os.fspath(target)} "
-            f"has {len(sides[1])}; expected as many, line i of one beside line i of the other"
+            f"read_parallel: {source} has {len(sides[0])} lines but {target} has {len(sides[1])}; "
+            "expected as many, line i of one beside line i of the other"
         )
     found = []
     for left, right in zip(*sides, strict=True):

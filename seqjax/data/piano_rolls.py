@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int32
 
 from seqjax import checks
 from seqjax.data.bad_lines import BadLine, BadLines
-from seqjax.data.files import unpacked
+from seqjax.data.files import stored, unmarked
 
 LOWEST, HIGHEST, SILENT = 21, 108, -1  # MIDI numbers of the keys of a piano, A0 to C8
 KEYS = HIGHEST - LOWEST + 1
@@ -22,9 +22,10 @@ def read_piano_rolls(
 ) -> dict[str, list[Bool[np.ndarray, "_time 88"]]]:
     """{part: pieces}, True where key k sounds at a step; key k is MIDI note 21 + k.
 
-    The file is JSON, UTF-8, packed by gzip or not: {"train": [piece, …], "valid": …}, a piece is a list
-    of steps, a step the list of the notes that sound, [] for silence.
+    The file is JSON: {"train": [piece, …], "valid": …}, a piece is a list of steps, a step the list of
+    the notes that sound, [] for silence.
 
+    path: UTF-8, packed by gzip or not; where it is not there, the same name with ".gz" after it.
     bad: what to do with a piece that has no step, or a note outside 21 … 108. "refuse" raises a
         ValueError with the file, the piece and the step; "skip" leaves the piece out, and logs how many
         of how many.
@@ -56,13 +57,14 @@ def _pieces(
     bad: str,
     read: Callable[[str, list[Any]], Piece],
 ) -> dict[str, list[Piece]]:
+    path = stored(path)
     handled = BadLines(reader, path, bad, unit="pieces")
     parts: dict[str, list[Piece]] = {}
     for part, pieces in _parts(path).items():
         parts[part] = []
         for number, piece in enumerate(pieces):
             with handled:
-                place = f"{os.fspath(path)}, {part}[{number}]"
+                place = f"{path}, {part}[{number}]"
                 if not isinstance(piece, list) or not piece:
                     raise BadLine(f"{place}: expected a list of steps, got {piece!r:.60}")
                 parts[part].append(read(place, piece))
@@ -70,19 +72,23 @@ def _pieces(
     return parts
 
 
-def _parts(path: str | os.PathLike[str]) -> dict[str, list[Any]]:
+def _parts(path: str) -> dict[str, list[Any]]:
     try:
-        parts = json.loads(unpacked(path).decode("utf-8-sig"))
+        parts = json.loads(unmarked(path).decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{os.fspath(path)} is not UTF-8 (offset {error.start})") from None
+        raise ValueError(f"{path} is not UTF-8 (offset {error.start})") from None
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{os.fspath(path)}, line {error.lineno}: no JSON ({error.msg}, column {error.colno}); "
+            f"{path}, line {error.lineno}: no JSON ({error.msg}, column {error.colno}); "
             "expected {part: pieces}"
+        ) from None
+    except RecursionError:
+        raise ValueError(
+            f"{path}: JSON that is nested too deeply to be read; expected {{part: pieces}}"
         ) from None
     if not isinstance(parts, dict) or not all(isinstance(p, list) for p in parts.values()):
         raise ValueError(
-            f"{os.fspath(path)}: expected a JSON object of lists of pieces, such as "
+            f"{path}: expected a JSON object of lists of pieces, such as "
             '{"train": [[[60, 64], [62]]]}'
         )
     return parts

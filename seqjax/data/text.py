@@ -8,24 +8,29 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int32
 
-from seqjax.data.files import unpacked
+from seqjax.data.files import stored, unmarked
 from seqjax.data.ids import one_row
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
     """The whole of a UTF-8 file, packed by gzip or not, line ends as they are.
 
+    Where `path` is not there and `path` + ".gz" is, that is read. A byte-order mark at the start is
+    dropped.
+
     Raises FileNotFoundError and IsADirectoryError where there is no file to read, and a ValueError
     for an empty file, a damaged gzip file, or bytes that are not UTF-8.
     """
-    raw = unpacked(path)
+    raw = unmarked(path)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        before = raw[: error.start]
+        line, offset = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1)
         raise ValueError(
-            f"{os.fspath(path)} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}; "
-            "convert the file to UTF-8, or take its bytes as tokens "
-            "(--tokenizer bytes; seqjax.data.read_bytes and ByteTokenizer)"
+            f"{stored(path)} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {offset} of line "
+            f"{line}; convert the file, or take its bytes as tokens: seqjax.data.read_bytes and "
+            "ByteTokenizer"
         ) from None
 
 

@@ -4,7 +4,7 @@ import os
 
 from seqjax import checks
 from seqjax.data.bad_lines import BadLines
-from seqjax.data.files import Line, read_lines
+from seqjax.data.files import Line, read_lines, stored
 from seqjax.data.vocabulary import Labels
 
 
@@ -22,7 +22,7 @@ def read_tsv(
 
     Words are what stands between white space. Quotes mean nothing: a cell ends at a TAB.
 
-    path: UTF-8, packed by gzip or not.
+    path: UTF-8, packed by gzip or not; where it is not there, the same name with ".gz" after it.
     sentence, label: the column of each, by number from 0, or by name where the file has a `header`,
         a first line of names.
     columns: how many each line has; None is as many as the header names, or as the two need.
@@ -36,9 +36,10 @@ def read_tsv(
 
     As examples: `[Example(vocabulary.encode(words), labels.encode(label)) for words, label in found]`.
     """
+    path = stored(path)
     handled = BadLines("read_tsv", path, bad)
     lines = read_lines(path)
-    names = lines.pop(0).text.split("\t") if header else None
+    names = _names(lines.pop(0)) if header else None
     at = [
         _column("read_tsv: sentence", sentence, names),
         _column("read_tsv: label", label, names),
@@ -52,6 +53,12 @@ def read_tsv(
             found.append(_labelled(line, width, at, labels))
     handled.report()
     return found
+
+
+def _names(header: Line) -> list[str]:
+    if not header.text.strip(" "):
+        raise header.bad("the line is empty; expected a first line of the columns' names")
+    return header.text.split("\t")
 
 
 def width_of(reader: str, columns: int | None, chosen: list[int]) -> int:

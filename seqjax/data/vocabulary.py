@@ -73,11 +73,19 @@ class Vocabulary:
                     f"{', '.join(SPECIAL)} and one token"
                 )
         counts = collections.Counter(token for sequence in sequences for token in sequence)
-        kept = [t for t, n in counts.items() if n >= min_count and t not in SPECIAL]
+        for special in SPECIAL:
+            del counts[special]
+        if not counts:
+            raise ValueError(
+                "Vocabulary.train: sequences holds no token, the special ones apart; expected "
+                "sequences with tokens in them"
+            )
+        kept = [token for token, count in counts.items() if count >= min_count]
         if not kept:
             raise ValueError(
                 f"Vocabulary.train: sequences holds {len(counts)} distinct tokens, none of them seen "
-                f"{min_count} times; expected sequences with tokens in them"
+                f"{min_count} times; give a min_count of at most {max(counts.values())}, or more "
+                "sequences"
             )
         kept.sort(key=lambda token: (-counts[token], token))
         return cls((*SPECIAL, *kept)[:size])

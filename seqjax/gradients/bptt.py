@@ -1,5 +1,6 @@
 """Backpropagation through time: the gradient over all the steps of a batch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -49,7 +50,8 @@ def bptt(loss: Loss) -> GradientFn:
 
     The sum runs over all steps of the batch; the carry that comes in is held constant.
     Gives `gradient(params, carry, batch, key) -> Gradient`. Its metrics are those of the loss and,
-    where the loss reports none of that name, "loss": its scalar, counted once.
+    where the loss reports none of that name, "loss": its scalar, counted as often as the metric that
+    counts most (once where there is none).
 
     Time and memory O(T). Raises a ValueError for a loss of another form than `Loss`, and for params that
     are not floating point. References: Werbos 1990; Rumelhart, Hinton, Williams 1986.
@@ -104,6 +106,8 @@ def described(value: Any) -> str:
 def with_loss(value: Array, metrics: Any) -> Metrics:
     """The metrics of a loss, and its scalar as "loss" where it reports none of that name.
 
+    The scalar counts as often as the metric that counts most, and once where there is none.
+
     Raises a ValueError for metrics that are no dict of `Mean`s.
     """
     if not isinstance(metrics, dict) or not all(isinstance(m, Mean) for m in metrics.values()):
@@ -111,4 +115,7 @@ def with_loss(value: Array, metrics: Any) -> Metrics:
             f"the loss gives metrics {metrics!r}; expected a dict of sj.losses.Mean, or {{}}: "
             "loss(params, carry, batch, key) -> (scalar, (carry, metrics))"
         )
-    return {"loss": Mean(value, jnp.ones_like(value)), **metrics}
+    # As often as the metric that counts most: batches of unequal size then weigh what they hold.
+    counts = [jnp.asarray(metric.count, value.dtype) for metric in metrics.values()]
+    count = functools.reduce(jnp.maximum, counts) if counts else jnp.ones_like(value)
+    return {"loss": Mean(value * count, count), **metrics}

@@ -10,6 +10,7 @@ from seqjax.training.fit import fit as fit
 from seqjax.training.log import plot_curves as plot_curves
 from seqjax.training.log import read_log as read_log
 from seqjax.training.members import grid as grid
+from seqjax.training.options import keep_options as keep_options
 from seqjax.training.state import TrainState as TrainState
 from seqjax.training.sweep import sweep as sweep
 from seqjax.training.swept import SweepResult as SweepResult

@@ -1,7 +1,9 @@
 """Checkpoints through orbax: a training state, and the plain facts that go with it."""
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +52,15 @@ class Checkpoints:
     def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The newest state, into the structure of `target` (arrays or shapes), and its facts.
 
-        Raises a ValueError where there is none, or where it does not fit the target.
+        Raises a ValueError where there is none, or where it is damaged or does not fit the target.
         """
         step = self._check("restore", target)
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(_placed(target)), facts=ocp.args.JsonRestore()
         )
-        restored = self._manager.restore(step, args=args)
-        return restored["state"], restored["facts"]
+        with self._reading("restore", step):
+            restored = self._manager.restore(step, args=args)
+            return restored["state"], restored["facts"]
 
     def restore_params(self, target: Any) -> Any:
         """The params of the newest state alone, into the structure of `target` (arrays or shapes).
@@ -65,7 +68,7 @@ class Checkpoints:
         For evaluation and generation, where the optimizer that made them need not be known; `target`
         may be `jax.eval_shape(model.init, key)`.
 
-        Raises a ValueError where there is none, or where it does not fit the target.
+        Raises a ValueError where there is none, or where it is damaged or does not fit the target.
         """
         step = self._check("restore_params", {"params": target})
         item = {"params": _placed(target)}
@@ -75,7 +78,8 @@ class Checkpoints:
             partial_restore=True,
         )
         # Not through the manager, which reads only what it was told to write: whole states.
-        return ocp.PyTreeCheckpointHandler().restore(self._folder(step), args=args)["params"]
+        with self._reading("restore_params", step):
+            return ocp.PyTreeCheckpointHandler().restore(self._folder(step), args=args)["params"]
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -83,6 +87,22 @@ class Checkpoints:
 
     def _folder(self, step: int) -> epath.Path:
         return epath.Path(self.directory) / str(step) / "state"
+
+    @contextlib.contextmanager
+    def _reading(self, name: str, step: int) -> Iterator[None]:
+        """A ValueError that names the folder and a way out, for what a damaged file raises inside."""
+        try:
+            yield
+        # What orbax lets out for files that are missing, cut off or overwritten. No RuntimeError: memory
+        # that ran out says nothing against the checkpoint.
+        except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            before = max((s for s in self._manager.all_steps() if s < step), default=None)
+            rest = "begins anew" if before is None else f"goes on from the one before, {before}"
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{name}: the checkpoint {self.directory / str(step)} cannot be read "
+                f"({type(error).__name__}: {reason:.200}); where it is damaged, deleting it {rest}"
+            ) from error
 
     def _check(self, name: str, target: Any) -> int:
         """The newest step, once its arrays are those of `target`, which may be a part of the state.
@@ -93,10 +113,12 @@ class Checkpoints:
         step = self.latest
         if step is None:
             raise ValueError(f"{name}: {self.directory} holds no checkpoint")
-        stored = ocp.PyTreeCheckpointHandler().metadata(self._folder(step)).tree
-        if isinstance(target, dict):
-            stored = {part: stored[part] for part in target}
-        there, here = _described(stored), _described(target)
+        with self._reading(name, step):
+            stored = ocp.PyTreeCheckpointHandler().metadata(self._folder(step)).tree
+            if isinstance(target, dict):
+                stored = {part: stored[part] for part in target}
+            there = _described(stored)
+        here = _described(target)
         for path in sorted({**there, **here}):
             if there.get(path) != here.get(path):
                 raise ValueError(

@@ -9,6 +9,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+MOST_NATS = 20
+"""More than this is not of a token, whatever the vocabulary, but of a whole step of many numbers."""
+
 
 class Display:
     """A live line on a terminal; elsewhere a plain line now and then.
@@ -74,7 +77,7 @@ class Display:
 
 
 def describe(metrics: dict[str, float]) -> str:
-    """Metrics in words; nats per token come with their perplexity.
+    """Metrics in words; nats that may be of one token come with their perplexity.
 
     >>> describe({"accuracy": 0.75, "loss": 0.5, "nats": 0.5})
     'nats 0.500 (perplexity 1.65)  accuracy 0.750'
@@ -82,7 +85,8 @@ def describe(metrics: dict[str, float]) -> str:
     parts = []
     for name, value in sorted(metrics.items(), key=lambda item: item[0] not in ("nats", "loss")):
         if name == "loss" and "nats" in metrics:
-            continue  # the same number
-        perplexity = f" (perplexity {math.exp(min(value, 700)):.2f})" if name == "nats" else ""
+            continue  # the same number, but for what a regulariser adds
+        of_tokens = name == "nats" and value < MOST_NATS
+        perplexity = f" (perplexity {math.exp(value):.2f})" if of_tokens else ""
         parts.append(f"{name} {value:.3f}{perplexity}")
     return "  ".join(parts)

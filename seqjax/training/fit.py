@@ -66,8 +66,8 @@ def fit(
 
     Ctrl-C ends the step in flight, saves, and returns with `interrupted`; a second one stops at once.
 
-    Raises a ValueError for steps below 1, batches that hold nothing, a directory with batches that
-    cannot say where they are, and a checkpoint of another model.
+    Raises a ValueError for steps below 1 or below those that are done, batches that hold nothing, a
+    directory with batches that cannot say where they are, and a checkpoint of another model.
     """
     checks.positive("fit: steps", steps)
     checks.positive("fit: log_every", log_every)
@@ -76,11 +76,13 @@ def fit(
     # A copy: the buffers of each state are given to the next one.
     state, facts = folder.resume(jax.tree.map(jnp.copy, state))
     progress, step = Progress(facts), int(state.step)
+    check_left("fit", step, steps, directory)
     update, source = compiled_update(method(loss, optimizer)), endless(batches)
 
     with Display(steps, step, enabled=display) as screen, Interrupt() as interrupt:
         if step:
-            screen.say(f"going on from step {step} in {directory}")
+            there = f"from step {step} in {directory}"
+            screen.say(f"going on {there}" if step < steps else f"nothing is left to train {there}")
         while step < steps and not interrupt.asked:
             state, metrics = update(state, next(source))
             progress.add(jax.device_get(metrics))  # waits: at most one step is ever in flight
@@ -102,7 +104,7 @@ def fit(
                 finally:  # whatever goes wrong in a look at the state, the training is not lost
                     folder.save(state, progress.facts())
         folder.save(state, progress.facts())
-        if interrupt.asked and directory is not None:
+        if interrupt.asked and step < steps and directory is not None:
             screen.say(
                 f"stopped after step {step}, saved in {directory}; the same call goes on there"
             )
@@ -113,6 +115,16 @@ def fit(
 def compiled_update(update: UpdateFn) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The update as one compiled function of the whole state, whose buffers it takes over."""
     return jax.jit(lambda state, batch: state.updated(update, batch), donate_argnums=0)
+
+
+def check_left(name: str, step: int, steps: int, directory: str | os.PathLike[str] | None) -> None:
+    """Refuse a run that has gone further than is asked for."""
+    if step > steps:
+        where = "the state that was given" if directory is None else f"the run in {directory}"
+        raise ValueError(
+            f"{name}: steps is {steps}, but {where} is at step {step}; expected at least as many, or "
+            "another directory"
+        )
 
 
 def endless(batches: Iterable[Any], name: str = "fit") -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Ctrl-C as a wish: the step in flight is finished and saved before a run ends."""
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -24,6 +25,8 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        # Straight to the descriptor: a handler may come in the middle of a write of the display.
+        os.write(2, b"\nstopping after this step; Ctrl-C once more stops at once\n")
 
     def __exit__(self, *_: Any) -> None:
         if self._before is not None:

@@ -43,9 +43,20 @@ def finite_or_none(value: Any) -> Any:
 
 
 def read_log(path: str | os.PathLike[str]) -> list[Record]:
-    """The records of a log; a last line that a killed process left unfinished is not one."""
-    records = []
-    for line in Path(path).read_text("utf-8").splitlines():
+    """The records of a log; a last line that a killed process left unfinished is not one.
+
+    Raises a ValueError for a file that is not UTF-8: a log is ASCII, so no process that is killed leaves
+    half a character.
+    """
+    raw, records = Path(path).read_bytes(), []
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{os.fspath(path)} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}; "
+            "expected a log that training wrote"
+        ) from None
+    for line in text.splitlines():
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:

@@ -15,7 +15,7 @@ from seqjax.gradients import Method, whole_batch
 from seqjax.training.checkpoint import Checkpoints, write_json
 from seqjax.training.config import to_config
 from seqjax.training.display import Display
-from seqjax.training.fit import endless
+from seqjax.training.fit import check_left, endless
 from seqjax.training.folder import RunFolder
 from seqjax.training.interrupt import Interrupt
 from seqjax.training.member_totals import MemberTotals
@@ -106,12 +106,14 @@ def sweep(
     folder = RunFolder(directory, batches, "sweep")
     whole, facts = folder.resume(together([group.begin() for group in groups], 0))
     states, step = list(whole.params), int(whole.step)
+    check_left("sweep", step, steps, directory)
     totals, source = MemberTotals(len(settings), facts), endless(batches, "sweep")
 
     with Display(steps, step, enabled=display) as screen, Interrupt() as interrupt:
         screen.say(f"{len(settings)} trainings, {len(groups)} to compile")
         if step:
-            screen.say(f"going on from step {step} in {directory}")
+            there = f"from step {step} in {directory}"
+            screen.say(f"going on {there}" if step < steps else f"nothing is left to train {there}")
         while step < steps and not interrupt.asked:
             batch = next(source)
             for i, group in enumerate(groups):
@@ -132,7 +134,7 @@ def sweep(
                 finally:  # whatever goes wrong in an evaluation, the training is not lost
                     folder.save(together(states, step), totals.facts())
         folder.save(together(states, step), totals.facts())
-        if interrupt.asked and directory is not None:
+        if interrupt.asked and step < steps and directory is not None:
             screen.say(
                 f"stopped after step {step}, saved in {directory}; the same call goes on there"
             )

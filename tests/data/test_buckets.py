@@ -14,6 +14,8 @@ LENGTHS = [3, 9, 4, 2, 8, 1, 0, 9, 5, 5, 7]
 EXAMPLES = [Example([100 * i + t for t in range(n)], i) for i, n in enumerate(LENGTHS)]
 
 
+OTHER_LABEL = EXAMPLES[-1]._replace(targets=99)
+OTHER_WORD = EXAMPLES[-1]._replace(inputs=[*EXAMPLES[-1].inputs[:-1], 99])
 NO_EXAMPLES: Any = [([1], 2)]
 
 
@@ -116,8 +118,11 @@ def test_a_position_through_json_goes_on_where_it_was(taken):
         (lambda: Buckets(EXAMPLES, 3, seed=1), "batches|batch_size"),
         (lambda: Buckets(EXAMPLES, 2, seed=2), "seed"),
         (lambda: Buckets(EXAMPLES, 2, seed=1, boundaries=(20,)), "batches|longest"),
+        (lambda: Buckets([*EXAMPLES[:-1], OTHER_LABEL], 2, seed=1), "checksum"),
+        (lambda: Buckets([*EXAMPLES[:-1], OTHER_WORD], 2, seed=1), "checksum"),
+        (lambda: Buckets([EXAMPLES[1], EXAMPLES[0], *EXAMPLES[2:]], 2, seed=1), "checksum"),
     ],
-    ids=["examples", "batch size", "seed", "boundaries"],
+    ids=["examples", "batch size", "seed", "boundaries", "a label", "a word", "their order"],
 )
 def test_a_position_of_something_else_is_refused(other, name):
     with pytest.raises(ValueError, match=rf"Buckets.set_state: state has ({name}) "):

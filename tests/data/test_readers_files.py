@@ -3,16 +3,19 @@
 import gzip
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
 
 from seqjax.data import (
+    read_bytes,
     read_columns,
     read_csv,
     read_idx,
     read_parallel,
     read_piano_rolls,
+    read_text,
     read_tsv,
     read_voices,
 )
@@ -41,6 +44,84 @@ def test_a_packed_file_reads_as_the_plain_one(read, content, name, tmp_path: Pat
     (tmp_path / "plain").write_bytes(content)
     (tmp_path / name).write_bytes(gzip.compress(content))
     assert repr(read(tmp_path / name)) == repr(read(tmp_path / "plain"))
+
+
+@every_reader
+def test_where_only_the_packed_file_is_there_the_plain_name_reads_it(read, content, tmp_path: Path):
+    (tmp_path / "train.bak").write_bytes(content)
+    (tmp_path / "train.gz.bak").write_bytes(content)
+    with pytest.raises(FileNotFoundError, match=r"train does not exist \(looked from /"):
+        read(tmp_path / "train")
+    (tmp_path / "train.gz").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"train does not exist \(looked from /"):
+        read(tmp_path / "train")
+    (tmp_path / "train.gz").rmdir()
+    (tmp_path / "train.gz").write_bytes(gzip.compress(content))
+    expected = repr(read(tmp_path / "train.bak"))
+    assert repr(read(tmp_path / "train")) == repr(read(str(tmp_path / "train"))) == expected
+
+
+@every_reader
+def test_the_plain_file_is_read_where_the_packed_one_stands_beside_it(
+    read, content, tmp_path: Path
+):
+    (tmp_path / "train").write_bytes(content)
+    (tmp_path / "train.gz").write_bytes(b"never read")
+    (tmp_path / "alone").write_bytes(content)
+    assert repr(read(tmp_path / "train")) == repr(read(tmp_path / "alone"))
+
+
+@every_reader
+def test_a_message_names_the_packed_file_where_that_was_read(read, content, tmp_path: Path):
+    (tmp_path / "train.gz").write_bytes(gzip.compress(b"\xff\xff\xff\xff"))
+    with pytest.raises(ValueError, match=f"^{tmp_path}/train[.]gz[, ]"):
+        read(tmp_path / "train")
+    (tmp_path / "train.gz").write_bytes(gzip.compress(content)[:-9])
+    with pytest.raises(ValueError, match=f"^{tmp_path}/train[.]gz cannot be unpacked"):
+        read(tmp_path / "train")
+
+
+def test_other_messages_and_the_log_name_the_packed_files_too(tmp_path: Path, caplog):
+    def pack(name: str, content: bytes) -> Path:
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+        return tmp_path / name
+
+    one, two = pack("one", b"a\n"), pack("two", b"a\nb\n")
+    expected = (
+        f"read_parallel: {one}.gz has 1 lines but {two}.gz has 2; expected as many, line i of one "
+        "beside line i of the other"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        read_parallel(one, two)
+    with pytest.raises(ValueError, match="^" + re.escape(f"{tmp_path}/csv.gz, column 'x' has no")):
+        read_csv(pack("csv", b"x,y\n,1\n"), bad="interpolate")
+    with pytest.raises(ValueError, match="^" + re.escape(f"{tmp_path}/json.gz, a[0]: expected")):
+        read_piano_rolls(pack("json", b'{"a": [[]]}'))
+    with caplog.at_level(logging.WARNING):
+        read_tsv(pack("tsv", b"a\t1\n\n"), bad="skip")
+    assert caplog.records[-1].getMessage() == (
+        f"{tmp_path}/tsv.gz: skipped 1 of 2 lines; the first: {tmp_path}/tsv.gz, line 2: the line is "
+        "empty; expected 2 columns, parted by TAB"
+    )
+
+
+def test_bytes_are_those_inside_only_where_the_plain_name_was_asked_for(tmp_path: Path):
+    packed = gzip.compress(b"n\xe9")
+    (tmp_path / "train.gz").write_bytes(packed)
+    assert read_bytes(tmp_path / "train") == b"n\xe9"
+    assert read_bytes(tmp_path / "train.gz") == packed
+
+
+@pytest.mark.parametrize(
+    "read", [read_text, *(READERS[name][0] for name in READERS if name != "idx")]
+)
+def test_a_byte_order_mark_alone_is_refused(read, tmp_path: Path):
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf")
+    expected = (
+        f"{tmp_path}/marked, line 1: nothing but a byte-order mark; expected a file with text in it"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        read(tmp_path / "marked")
 
 
 @every_reader

@@ -1,6 +1,8 @@
 """Time series, music and images: the numbers that are read, and what is refused by its place."""
 
+import gzip
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from seqjax.data import (
     read_csv,
     read_idx,
     read_labelled_images,
+    read_mnist,
     read_piano_rolls,
     read_voices,
 )
@@ -99,7 +102,13 @@ def test_skipping_leaves_out_whole_rows_and_says_how_many(write, caplog):
     [
         ("x,y\n1,2\n3\n", {}, "line 3: expected 2 cells, parted by commas, got 1"),
         ("x,y\n1,2\n3,4,5\n", {}, "line 3: expected 2 cells, parted by commas, got 3"),
-        ("x\n1\n\n", {}, "line 3: expected 1 cells, parted by commas, got 0"),
+        ("x\n1\n\n", {}, "line 3: the line is empty; expected 1 cells, parted by commas$"),
+        ("x,y,z\n \n", {}, "line 2: the line is empty; expected 3 cells, parted by commas$"),
+        ("x,y\n,,\n", {}, "line 2: expected 2 cells, parted by commas, got 3$"),
+        ("\nx,y\n1,2\n", {}, "line 1: the line is empty; expected a first line of the columns' "),
+        ("\ufeff\nx\n1\n", {}, "line 1: the line is empty; expected a first line"),
+        (" \r\nx\r\n", {}, "line 1: the line is empty; expected a first line"),
+        ("date\nz\n", {}, "line 1: expected a column of numbers beside the dates, got"),
         ("x,y\n1,2\n3\n", {"bad": "interpolate"}, "line 3: expected 2 cells"),
         ('x\n1\n"2\n', {}, "line 3: the cells cannot be parted"),
         ("1,2\n3,4\n", {}, "line 1: '1' is a number; expected a first line of .* names"),
@@ -108,8 +117,12 @@ def test_skipping_leaves_out_whole_rows_and_says_how_many(write, caplog):
         ("x,y\n,1\nz,2\n", {"bad": "interpolate"}, "column 'x' has no number to interpolate"),
         ("x\nz\n", {"bad": "interpolate"}, "none of the 1 values can be read"),
         ("x\nz\n", {"bad": "skip"}, "none of the 1 rows can be read; the first: .*line 2"),
-        ("date\nz\n", {}, "expected a column of numbers beside the dates, got"),
-        ("x\n1\n", {"columns": ()}, "expected a column of numbers"),
+        ("x\n1\n", {"columns": ()}, r"columns: expected one name or more, each once, got \(\)"),
+        (
+            "a,b\n1,2\n",
+            {"columns": ["a", "b", "a"]},
+            r"^read_csv: columns: expected one name or more, each once, got \('a', 'b', 'a'\)$",
+        ),
         ("x\n1\n", {"columns": ("y",)}, "read_csv: columns: expected one of 'x', got 'y'"),
         ("x\n1\n", {"columns": "x"}, r"columns: expected names, such as \('x',\), got one"),
         ("x\n1\n", {"dates": "day"}, "read_csv: dates: expected one of 'x', got 'day'"),
@@ -119,6 +132,45 @@ def test_skipping_leaves_out_whole_rows_and_says_how_many(write, caplog):
 def test_a_bad_table_is_named_by_line_and_column(text, options, message, write):
     with pytest.raises(ValueError, match=message):
         read_csv(write(text), **options)
+
+
+@pytest.mark.parametrize("text", ["x,y\r1,2\r", "x,y\n1,2\r3,4\n"])
+def test_a_carriage_return_alone_ends_no_line_of_a_table(text, write):
+    file = write(text)
+    expected = (
+        f"{file}, line {1 + text.count(chr(10)) // 2}: a carriage return (CR) stands inside the line; "
+        "expected lines that end with LF or CR LF: convert the line ends"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        read_csv(file)
+
+
+@pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("\t", "TABs")])
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({}, 2),
+        ({"bad": "interpolate"}, 2),
+        ({"columns": ("x",)}, 1),
+        ({"dates": "date"}, 1),
+    ],
+)
+@pytest.mark.parametrize("number", ["1.5", "1,5"])
+def test_a_table_without_commas_is_told_what_parts_the_cells(
+    sign, word, options, line, number, write
+):
+    rows = ["date;x".replace(";", sign), f"d1;{number}".replace(";", sign)]
+    file = write("\n".join(rows) + "\n")
+    expected = (
+        f"{file}, line {line}: expected cells parted by commas, got {rows[line - 1]!r}, with {word}"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        read_csv(file, **options)
+
+
+def test_one_column_may_have_a_semicolon_in_its_name(write):
+    series = read_csv(write("a;b\n1\n2\n"))
+    assert (series.names, series.values.tolist()) == (("a;b",), [[1], [2]])
 
 
 @given(
@@ -193,6 +245,18 @@ def test_a_note_outside_the_piano_is_named_with_piece_and_step(note, write, capl
 def test_what_is_no_music_is_refused(read, content, message, write):
     with pytest.raises(ValueError, match=message):
         read(write(content))
+
+
+@pytest.mark.parametrize("read", [read_piano_rolls, read_voices])
+def test_json_that_is_nested_too_deeply_is_refused_with_its_file(read, write):
+    file = write("[" * 100_000)
+    expected = f"{file}: JSON that is nested too deeply to be read; expected {{part: pieces}}"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        read(file)
+
+
+def test_a_byte_order_mark_is_no_json(write):
+    assert list(read_voices(write('\ufeff{"a": [[[60]]]}'), voices=1)) == ["a"]
 
 
 # Images -------------------------------------------------------------------------------------------
@@ -282,3 +346,77 @@ def test_images_are_grey_from_0_to_1_beside_their_labels(tmp_path):
 def test_images_and_labels_that_do_not_fit_are_refused(images, labels, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         read_labelled_images(*write_images(tmp_path, images, labels), classes=5)
+
+
+MNIST = {
+    "train-images-idx3-ubyte": idx(0x08, (3, 1, 2), bytes([0, 51, 102, 153, 204, 255])),
+    "train-labels-idx1-ubyte": idx(0x08, (3,), bytes([2, 0, 9])),
+    "t10k-images-idx3-ubyte": idx(0x08, (2, 1, 2), bytes([255, 0, 51, 0])),
+    "t10k-labels-idx1-ubyte": idx(0x08, (2,), bytes([7, 1])),
+}
+
+
+@pytest.fixture
+def write_mnist(tmp_path: Path):
+    """A folder of tiny parts, where what is given stands in place of a file; None takes it away."""
+
+    def write_mnist(packed: bool = False, **changed: bytes | None) -> Path:
+        named = {f"{name.replace('_', '-')}-ubyte": content for name, content in changed.items()}
+        for name, content in (MNIST | named).items():
+            if content is not None:
+                raw = gzip.compress(content) if packed else content
+                (tmp_path / f"{name}{'.gz' * packed}").write_bytes(raw)
+        return tmp_path
+
+    return write_mnist
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_is_what_to_train_on_and_then_what_to_test_on(packed, write_mnist):
+    (grey, digits), (others, their_digits) = read_mnist(str(write_mnist(packed)))
+    np.testing.assert_allclose(grey, [[[0, 0.2]], [[0.4, 0.6]], [[0.8, 1]]], rtol=1e-6)
+    np.testing.assert_allclose(others, [[[1, 0]], [[0.2, 0]]], rtol=1e-6)
+    assert (digits.tolist(), their_digits.tolist()) == ([2, 0, 9], [7, 1])
+    assert (grey.dtype, others.dtype, digits.dtype) == (np.float32, np.float32, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {
+                "train_images_idx3": idx(0x08, (0, 28, 28), b""),
+                "train_labels_idx1": idx(0x08, (0,), b""),
+            },
+            "{0}/train-images-idx3-ubyte{1} holds 0 images of 28 × 28; expected at least one, with "
+            "pixels in it",
+        ),
+        (
+            {"t10k_images_idx3": idx(0x08, (2, 0, 28), b"")},
+            "{0}/t10k-images-idx3-ubyte{1} holds 2 images of 0 × 28; expected at least one, with "
+            "pixels in it",
+        ),
+        (
+            {"t10k_images_idx3": idx(0x08, (2, 2, 1), bytes(4))},
+            "{0}/train-images-idx3-ubyte{1} holds images of 1 × 2 but {0}/t10k-images-idx3-ubyte{1} "
+            "of 2 × 1; expected one size",
+        ),
+        (
+            {"t10k_labels_idx1": idx(0x08, (2,), bytes([1, 10]))},
+            "{0}/t10k-labels-idx1-ubyte{1}, label 2: expected from 0 to 9, got 10",
+        ),
+    ],
+    ids=["no image", "no pixel", "sizes", "label"],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_parts_of_mnist_that_do_not_fit_are_refused(packed, changed, message, write_mnist):
+    folder = write_mnist(packed, **changed)
+    expected = message.format(folder, ".gz" * packed)
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        read_mnist(folder)
+
+
+def test_a_file_of_mnist_that_is_not_there_is_named(write_mnist):
+    folder = write_mnist(t10k_labels_idx1=None)
+    with pytest.raises(FileNotFoundError, match="t10k-labels-idx1-ubyte does not exist"):
+        read_mnist(folder)

@@ -1,5 +1,6 @@
 """Sentences with labels, with tags, and in two languages: what is read, and which line is refused."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,10 @@ def test_columns_are_chosen_by_number_or_by_name(write):
         ("a\t1\n  \t1\n", {}, r"line 2: the sentence \(column 0\) is empty"),
         ("a\t1\nb\t\n", {}, r"line 2: the label \(column 1\) is empty; expected one"),
         ("a\t1\nb\n", {}, "line 2: expected 2 columns, parted by TAB, got 1"),
-        ("a\t1\n\nb\t0\n", {}, "line 2: expected 2 columns, parted by TAB, got 1"),
+        ("a\t1\n\nb\t0\n", {}, "line 2: the line is empty; expected 2 columns, parted by TAB$"),
+        ("a\t1\n \nb\t0\n", {}, "line 2: the line is empty; expected 2 columns, parted by TAB$"),
+        ("\t\n", {"columns": 3}, "line 1: expected 3 columns, parted by TAB, got 2$"),
+        ("\na\t1\n", {"header": True}, "line 1: the line is empty; expected a first line of the"),
         ("a\t1\nb\tc\t0\n", {}, "line 2: expected 2 columns, parted by TAB, got 3"),
         ("s\tl\tx\na\t1\tx\nb\t1\n", {"header": True}, "line 3: expected 3 columns.*, got 2"),
         (
@@ -131,6 +135,28 @@ def test_without_ids_a_word_may_begin_with_a_hash_and_a_form_may_hold_a_space(wr
     assert read_columns(write(text)) == [
         (("#", "#1", "# two", "10 000"), ("SYM", "NOUN", "NUM", "NUM"))
     ]
+
+
+def test_lines_that_are_taken_for_comments_are_counted(write, caplog):
+    file = write("a\tX\n#MeToo X\n\n# a comment\n#\tSYM\n")
+    with caplog.at_level(logging.WARNING):
+        assert read_columns(file) == [(("a",), ("X",)), (("#",), ("SYM",))]
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f'{file}: took 2 of 5 lines for comments ("#", and no TAB); the first: line 2'
+    )
+
+
+def test_comments_are_not_counted_where_ids_tell_words_from_them(write, caplog):
+    read_columns(write(CONLLU), id=0, form=1, tag=3, columns=4)
+    read_columns(write("#\tSYM\n"))
+    assert caplog.records == []
+
+
+def test_a_list_of_hashtags_alone_says_that_they_were_taken_for_comments(write, caplog):
+    with pytest.raises(ValueError, match="holds no sentences; expected at least one"):
+        read_columns(write("#a\n#b\n"), tag=0)
+    assert "took 2 of 2 lines for comments" in caplog.text
 
 
 @pytest.mark.parametrize(

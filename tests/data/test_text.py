@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +58,39 @@ def test_an_empty_file_is_refused(read, tmp_path: Path):
         read(tmp_path / "empty.txt")
 
 
-def test_bytes_that_are_no_utf_8_are_named_with_their_offset_and_a_way_out(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        (b"caf\xe9 au lait", 1),
+        (b"\xef\xbb\xbfcaf\xe9", 1),
+        ("né\n\n".encode() + b"caf\xe9\n", 3),
+    ],
+)
+def test_bytes_that_are_no_utf_8_are_named_with_their_line_and_a_way_out(
+    raw: bytes, line: int, tmp_path: Path
+):
     file = tmp_path / "latin.txt"
-    file.write_bytes(b"caf\xe9 au lait")
-    with pytest.raises(ValueError, match=r"byte 0xe9 at offset 3; .*--tokenizer bytes"):
+    file.write_bytes(raw)
+    expected = (
+        f"{file} is not UTF-8: byte 0xe9 at offset 3 of line {line}; convert the file, or take its "
+        "bytes as tokens: seqjax.data.read_bytes and ByteTokenizer"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         read_text(file)
-    assert read_bytes(file) == b"caf\xe9 au lait"
+    assert read_bytes(file) == raw
+
+
+def test_a_byte_order_mark_is_dropped_at_the_start_and_kept_elsewhere(tmp_path: Path):
+    (tmp_path / "marked.txt").write_bytes("\ufeffa\ufeff\n".encode())
+    assert read_text(tmp_path / "marked.txt") == "a\ufeff\n"
+
+
+def test_a_text_is_read_from_the_packed_file_where_only_that_is_there(tmp_path: Path):
+    (tmp_path / "train.txt.gz").write_bytes(gzip.compress(b"all of it"))
+    assert read_text(tmp_path / "train.txt") == "all of it"
+    (tmp_path / "train.txt.gz").write_bytes(gzip.compress(b"\xff"))
+    with pytest.raises(ValueError, match=r"train\.txt\.gz is not UTF-8: byte 0xff at offset 0 of"):
+        read_text(tmp_path / "train.txt")
 
 
 def test_the_split_of_shakespeare_is_that_of_nanogpt():

@@ -132,11 +132,15 @@ def test_a_file_of_one_is_not_read_as_the_other(tmp_path: Path):
         (lambda: Vocabulary(("a", "b")), "expected <pad>, <unk>, <s>, </s> and then distinct"),
         (lambda: Vocabulary((*SPECIAL, "a", "a")), "distinct tokens"),
         (lambda: Vocabulary((*SPECIAL, "<s>")), "distinct tokens"),
-        (lambda: Vocabulary.train([]), "holds 0 distinct tokens"),
-        (lambda: Vocabulary.train([("<s>",)]), "holds 1 distinct tokens, none of them seen 1"),
         (
-            lambda: Vocabulary.train(SENTENCES, min_count=4),
-            "holds 5 distinct tokens, none of them seen 4 times",
+            lambda: Vocabulary.train([]),
+            "sequences holds no token, the special ones apart; expected",
+        ),
+        (lambda: Vocabulary.train([("<s>",)]), "sequences holds no token, the special ones apart"),
+        (
+            lambda: Vocabulary.train([*SENTENCES, ("<s>",) * 9], min_count=4),
+            "^Vocabulary.train: sequences holds 5 distinct tokens, none of them seen 4 times; give a "
+            "min_count of at most 3, or more sequences$",
         ),
         (lambda: Vocabulary.train(SENTENCES, min_count=0), "min_count: expected a positive"),
         (lambda: Vocabulary.train(SENTENCES, size=4), "size is 4; expected at least 5"),

@@ -39,7 +39,7 @@ def test_a_finished_run_that_is_resumed_trains_no_more_and_writes_the_same(
     shutil.copytree(trained.run, run)
     resumed = in_a_process("char_lm.py", "--resume", run)
     assert resumed.code == 0
-    assert "going on from step 6" in resumed.out
+    assert "nothing is left to train from step 6" in resumed.out
     assert sj.training.read_log(run / "log.jsonl") == sj.training.read_log(
         trained.run / "log.jsonl"
     )

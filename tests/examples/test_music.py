@@ -121,6 +121,6 @@ def test_a_bad_note_and_a_missing_part_are_named(tmp_path, script):
     assert found == pytest.approx(-np.sum(odds * np.log(p) + (1 - odds) * np.log(1 - p)))
     file.write_text(json.dumps({"train": [[[60], [62]]], "test": [[[60], [62]]]}))
     with pytest.raises(
-        ValueError, match=r"music\.json: expected pieces in each of train, valid and test"
+        ValueError, match=r"music\.json: expected pieces in train, valid and test, of two steps"
     ):
         music.main(music.Options(data=file, run=tmp_path / "run"))

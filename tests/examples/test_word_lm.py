@@ -38,7 +38,7 @@ def test_a_part_that_is_missing_is_named(tmp_path, script):
     (tmp_path / "train.txt").write_text("a few words\n", "utf-8")
     finished = script("word_lm.py", "--data", tmp_path)
     assert finished.code == 1
-    assert "valid.txt.gz does not exist" in finished.err
+    assert "valid.txt does not exist" in finished.err
 
 
 @pytest.mark.parametrize("vocabulary", [0, 1])

@@ -1,4 +1,8 @@
+import contextlib
 import dataclasses
+import re
+import shutil
+from pathlib import Path
 
 import chex
 import jax
@@ -29,6 +33,15 @@ def state_of(cell, seed=0):
     optimizer = sj.optim.clipped_adamw(optax.constant_schedule(1e-3))
     state = TrainState.create(params, optimizer, jax.random.key(seed + 1), carry)
     return state._replace(step=jnp.array(7, jnp.int32))
+
+
+def cut(file: Path) -> None:
+    raw = file.read_bytes()
+    file.write_bytes(raw[: len(raw) // 2])
+
+
+def overwrite(file: Path) -> None:
+    file.write_bytes(b"\xff" * file.stat().st_size)
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
@@ -128,6 +141,49 @@ def test_params_that_are_stored_but_not_asked_for_are_refused(tmp_path):
 def test_there_are_no_params_in_an_empty_folder(tmp_path):
     with pytest.raises(ValueError, match=r"restore_params: .* holds no checkpoint"):
         Checkpoints(tmp_path).restore_params(state_of(sj.GRU(4)).params)
+
+
+METADATA = ("state", "_METADATA")
+BOTH = ("restore", "restore_params")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "methods", "reason"),
+    [
+        (("facts",), shutil.rmtree, BOTH[:1], """KeyError: 'Item "facts" was not found """),
+        (("facts", "metadata"), cut, BOTH[:1], "JSONDecodeError: Unterminated string "),
+        (("facts", "metadata"), Path.unlink, BOTH[:1], "FileNotFoundError: File "),
+        (("state",), shutil.rmtree, BOTH, "FileNotFoundError: Metadata file "),
+        (METADATA, cut, BOTH, "JSONDecodeError: Unterminated string "),
+        (METADATA, overwrite, BOTH, "UnicodeDecodeError: 'utf-8' codec can't decode "),
+        (("state", "_sharding"), cut, BOTH, "ValueError: FAILED_PRECONDITION: Error reading "),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path, file, damage, methods, reason):
+    state = state_of(sj.GRU(4))
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        for step in (3, 7):
+            checkpoints.save(state._replace(step=jnp.array(step)), {"tokens": step})
+    damage(tmp_path.joinpath("7", *file))
+    targets = {"restore": state, "restore_params": state.params}
+    start = re.escape(f"the checkpoint {tmp_path}/7 cannot be read ({reason}")
+    end = r"\); where it is damaged, deleting it goes on from the one before, 3$"
+    for name in methods:
+        with pytest.raises(ValueError, match=f"^{name}: {start}.*{end}"):  # . is no line's end
+            getattr(Checkpoints(tmp_path), name)(targets[name])
+    shutil.rmtree(tmp_path / "7")
+    back, facts = Checkpoints(tmp_path).restore(state)
+    assert (int(back.step), facts) == (3, {"tokens": 3})
+
+
+def test_a_damaged_checkpoint_that_is_the_only_one_begins_anew_once_deleted(tmp_path):
+    state = state_of(sj.GRU(4))
+    Checkpoints(tmp_path).save(state, {})
+    cut(tmp_path.joinpath("7", *METADATA))
+    with pytest.raises(ValueError, match=r"; where it is damaged, deleting it begins anew$"):
+        Checkpoints(tmp_path).restore(state)
+    shutil.rmtree(tmp_path / "7")
+    assert Checkpoints(tmp_path).latest is None
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)

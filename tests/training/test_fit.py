@@ -1,4 +1,5 @@
 import itertools
+import signal
 from typing import Any
 
 import chex
@@ -11,7 +12,9 @@ import pytest
 import seqjax as sj
 from seqjax.losses import Mean, mean_over
 from seqjax.training import TrainState, evaluate, fit
+from seqjax.training.display import describe
 from seqjax.training.fit import endless
+from seqjax.training.interrupt import Interrupt
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -207,6 +210,43 @@ def test_evaluate_weighs_every_token_alike_and_carries_state():
     assert values == {"loss": 0.0, "x": 4.0, "carry": 0.5}
     with pytest.raises(ValueError, match="batches is empty"):
         evaluate(loss, jnp.array(0.0), jnp.array(0.0), [])
+
+
+def test_a_loss_without_a_name_weighs_batches_by_what_they_hold():
+    """Four tokens of 1 and one of 6, in two batches: their mean is 2 and not that of the batches."""
+
+    def loss(params, carry, batch, key):
+        mean = mean_over(batch)
+        return mean.value + 0.5, (carry, {"x": mean})
+
+    batches = [jnp.ones(4), jnp.array([6.0])]
+    assert evaluate(loss, jnp.array(0.0), None, batches) == {"loss": 2.5, "x": 2.0}
+    bare = lambda params, carry, batch, key: (jnp.mean(batch), (carry, {}))
+    assert evaluate(bare, jnp.array(0.0), None, batches) == {"loss": 3.5}
+
+
+def test_perplexity_is_shown_of_what_may_be_a_token():
+    assert describe({"nats": 2.0, "loss": 2.1}) == "nats 2.000 (perplexity 7.39)"
+    assert describe({"nats": 60.4}) == "nats 60.400"
+
+
+def test_a_run_that_is_done_says_so_and_one_that_went_further_is_refused(capsys):
+    optimizer = optax.sgd(0.5)
+    state = fit(line_loss, optimizer, begin(optimizer), [line()], steps=4, display=False).state
+    again = fit(line_loss, optimizer, state, [line()], steps=4)
+    assert again.state.params == state.params
+    assert "nothing is left to train from step 4" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="steps is 3, but the state that was given is at step 4"):
+        fit(line_loss, optimizer, state, [line()], steps=3, display=False)
+
+
+def test_the_first_interrupt_says_what_happens_and_the_second_stops(capfd):
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.asked
+        assert "stopping after this step; Ctrl-C once more stops at once" in capfd.readouterr().err
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_collections_begin_again_and_iterators_do_not():

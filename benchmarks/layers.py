@@ -1,0 +1,228 @@
+"""One layer, forward and backward, beside other libraries: python -m benchmarks layers  (ten minutes)
+
+python -m benchmarks layers --cells GRU --rounds 11    some of it
+python -m benchmarks layers --report-only              draw and write again from the JSON
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+
+from benchmarks import layers_report, layers_run
+from benchmarks.files import in_lines, write_whole
+from benchmarks.machine import describe_machine, versions
+from benchmarks.peers import PEERS, matmul
+from benchmarks.peers.problem import Shape, bytes_needed
+from benchmarks.processes import ROOT, MeasurementError
+from benchmarks.suites import read_options, results_of, write_page
+
+section = layers_report.section
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Time one layer of ours and of other libraries in turn, and report.
+
+    Results appear when all is measured; Ctrl-C leaves the old ones as they are. Leave the machine
+    alone meanwhile.
+    """
+
+    cells: tuple[Literal["LSTM", "GRU", "Elman"], ...] = ("LSTM", "GRU", "Elman")
+    """Which cells."""
+    shapes: tuple[tuple[int, int, int, int], ...] = (
+        (16, 64, 64, 64),
+        (32, 128, 128, 128),
+        (32, 128, 256, 256),
+        (64, 128, 512, 512),
+        (1, 512, 128, 128),
+    )
+    """B, T, D, H: sequences, steps, inputs, units; of as many shapes as there are fours of numbers."""
+    kinds: tuple[Literal["forward", "forward+backward"], ...] = ("forward", "forward+backward")
+    """Outputs; or the gradients of their mean square with respect to the weights."""
+    rounds: int = 7
+    """Rounds, after one that is not counted."""
+    peers: tuple[Literal["linen", "nnx", "haiku", "equinox", "keras", "torch"], ...] = (
+        "linen",
+        "nnx",
+        "haiku",
+        "equinox",
+        "keras",
+        "torch",
+    )
+    """Beside which libraries, where they are installed; none after --peers times ours alone."""
+    device: Literal["cpu", "gpu"] | None = None
+    """Where; by default where JAX runs by itself."""
+    into: Path = ROOT
+    """The folder whose benchmarks/results/ and docs/ are written; the checkout unless given."""
+    report_only: bool = False
+    """Measure nothing: draw the pictures and write docs/benchmarks.md again from the JSON."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, unless only the report is asked for; then draw and write."""
+    options = read_options(Options, arguments, "python -m benchmarks layers")
+    if options.report_only:
+        files = results_of("layers", options.into)
+        if not files:
+            file = options.into / "benchmarks" / "results" / "layers.json"
+            sys.exit(f"{file} does not exist; expected it, as a measurement writes it")
+    else:
+        device = device_of(options)
+        check(options, device)
+        try:
+            results = measure(options, device, lambda line: print(line, flush=True))
+        except MeasurementError as error:
+            sys.exit(f"{error}\nnothing was written")
+        except KeyboardInterrupt:
+            sys.exit("\ninterrupted; nothing was written")
+        files = [options.into / "benchmarks" / "results" / f"{results['name']}.json"]
+        write(files[0], in_lines(results) + "\n", options)
+        print("\n" + layers_report.text(results) + "\n")
+    for file in files:
+        draw(file, options)
+    print(f"wrote {write_page(options.into).relative_to(options.into)}")
+
+
+def device_of(options: Options) -> Any:
+    """The first device of the kind that is asked for."""
+    try:
+        return jax.devices(options.device)[0]
+    except RuntimeError:
+        sys.exit(f"--device {options.device}: JAX finds none here; expected one, or --device cpu")
+
+
+def check(options: Options, device: Any) -> None:
+    """Refuse, before minutes have passed, what cannot be measured."""
+    if options.rounds < 1 or any(size < 1 for shape in options.shapes for size in shape):
+        sys.exit("rounds and all sizes: expected at least 1")
+    for name in ("cells", "shapes", "kinds"):
+        if not getattr(options, name):
+            sys.exit(f"{name}: expected at least one")
+    free = free_bytes(device)
+    for shape in map(Shape._make, options.shapes):
+        if free is not None and bytes_needed(shape) > free:
+            sys.exit(
+                f"B, T, D, H = {shape} needs about {bytes_needed(shape) / 1e9:,.1f} GB of memory, and "
+                f"{free / 1e9:,.1f} GB are free; expected smaller --shapes"
+            )
+
+
+def free_bytes(device: Any, meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """What a process may still take: of the device, or as Linux says; None where nothing says it."""
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return None if limit is None else limit - stats.get("bytes_in_use", 0)
+    if meminfo.exists():
+        for line in meminfo.read_text("utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                return 1024 * int(value.split()[0])
+    return None
+
+
+def measure(options: Options, device: Any, say: Callable[[str], None]) -> dict[str, Any]:
+    """All numbers."""
+    machine = describe_machine()
+    threads = machine["cores_usable"]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(jax.default_device(device))
+        load = machine["load_average"]
+        if load is not None and load > 0.25 * threads:
+            say(
+                f"the load is {load}, so other processes are at work; expected a machine left alone: "
+                "threads that wait for each other, those of PyTorch above all, come to a crawl here"
+            )
+        present = layers_run.start(options.peers, device, threads, stack)
+        for name, why in present.missing.items():
+            say(f"{name} is left out: {why}")
+        if not present.runs:
+            say("no other library is there: ours is timed alone (pip install seqjax[interop])")
+        one_core = matmul.one_core() if device.platform == "cpu" else None
+        cases = [
+            layers_run.Case(cell, Shape._make(shape), kind)
+            for cell in options.cells
+            for shape in options.shapes
+            for kind in options.kinds
+        ]
+        found = [
+            layers_run.measure(case, present, device, options.rounds, say, f"{n}/{len(cases)}")
+            for n, case in enumerate(cases, 1)
+        ]
+    return {
+        "benchmark": "layers",
+        "name": name_of(device),
+        "made": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": len(jax.devices(device.platform)),
+        },
+        "machine": machine,
+        "threads": {"jax": threads, **present.threads},
+        "settings": {
+            "jax_default_matmul_precision": jax.config.values["jax_default_matmul_precision"],
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
+        },
+        "versions": versions() | peer_versions(),
+        "rounds": options.rounds,
+        "at_least_seconds": layers_run.AT_LEAST,
+        "peers": list(options.peers),
+        "missing": present.missing,
+        "matmul": {
+            "size": matmul.SIZES["cpu" if device.platform == "cpu" else "gpu"],
+            "gflops": layers_run.rate_of(found),
+            "one_core_gflops": None if one_core is None else round(one_core / 1e9, 1),
+        },
+        "cases": found,
+    }
+
+
+def name_of(device: Any) -> str:
+    """Of the files: layers, and on a GPU which."""
+    if device.platform == "cpu":
+        return "layers"
+    letters = [letter if letter.isalnum() else " " for letter in device.device_kind.lower()]
+    return "-".join(["layers", *"".join(letters).split()])
+
+
+def peer_versions() -> dict[str, str]:
+    """Of the peers that are installed."""
+    found = {}
+    for peer in PEERS.values():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[peer.distribution] = importlib.metadata.version(peer.distribution)
+    return found
+
+
+def draw(file: Path, options: Options) -> None:
+    """The picture of a JSON beside it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print(
+            f"matplotlib is not installed, so {file.with_suffix('.png').name} was not drawn: "
+            "pip install seqjax[plot], then --report-only"
+        )
+        return
+    from benchmarks.layers_picture import picture  # matplotlib is there only now
+
+    write(file.with_suffix(".png"), picture(json.loads(file.read_text("utf-8"))), options)
+
+
+def write(path: Path, content: str | bytes, options: Options) -> None:
+    """Write a file whole, and say so."""
+    write_whole(path, content)
+    print(f"wrote {path.relative_to(options.into)}")
+
+
+if __name__ == "__main__":
+    main()
