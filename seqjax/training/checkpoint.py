@@ -154,6 +154,12 @@ def _described(tree: Any) -> dict[str, str]:
     }
 
 
+def holds_checkpoint(run: Path) -> bool:
+    """Whether the folder of a run holds a whole checkpoint, and not only the folder for them."""
+    folder = run / "checkpoints"
+    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all."""
     beside = path.with_name(path.name + ".new")

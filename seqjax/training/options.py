@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqjax.training.checkpoint import write_json
+from seqjax.training.checkpoint import holds_checkpoint, write_json
 from seqjax.training.config import to_config
 
 FILE = "options.json"
@@ -34,7 +34,7 @@ def keep_options(
     >>> import pathlib, tempfile
     >>> run = pathlib.Path(tempfile.mkdtemp()) / "run"
     >>> keep_options(run, {"learning_rate": 0.01, "display": True})
-    >>> (run / "checkpoints").mkdir()
+    >>> (run / "checkpoints" / "100").mkdir(parents=True)  # as `fit` makes it
     >>> keep_options(run, {"learning_rate": 0.01, "display": False})
     """
     found = vars(options) if dataclasses.is_dataclass(options) else options
@@ -42,7 +42,7 @@ def keep_options(
         raise ValueError(f"keep_options: options: expected a dataclass or a dict, got {options!r}")
     kept = {name: to_config(value) for name, value in found.items() if name not in free}
     file = Path(directory) / FILE
-    if not file.is_file() or not (file.parent / "checkpoints").is_dir():
+    if not file.is_file() or not holds_checkpoint(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, kept)
         return

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import numpy as np
 
 from seqjax import checks
 from seqjax.gradients import Method, whole_batch
-from seqjax.training.checkpoint import Checkpoints, write_json
+from seqjax.training.checkpoint import Checkpoints, holds_checkpoint, write_json
 from seqjax.training.config import to_config
 from seqjax.training.display import Display
 from seqjax.training.fit import check_left, endless
@@ -186,7 +187,7 @@ def check_folder(directory: str | os.PathLike[str] | None, settings: list[dict[s
     if directory is None:
         return
     file, config = Path(directory) / "settings.json", to_config(settings)
-    if not file.exists():
+    if not file.exists() or not holds_checkpoint(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, config)
     elif json.loads(file.read_text("utf-8")) != config:
@@ -201,6 +202,7 @@ def keep(folder: Path, result: SweepResult) -> None:
     (folder / "table.txt").write_text(f"{result}\n", "utf-8")
     if np.isfinite(result.scores).any():
         best = result.best
+        shutil.rmtree(folder / "best", ignore_errors=True)  # another score has another best
         checkpoints = Checkpoints(folder / "best", keep=1)
         checkpoints.save(result.state(best), {"setting": to_config(dict(result.settings[best]))})
         checkpoints.close()

@@ -64,6 +64,7 @@ def test_a_run_is_gone_on_with_by_its_own_options_alone(tmp_path):
 
 def test_before_anything_is_trained_the_newest_options_count(tmp_path):
     keep_options(tmp_path, Options())
+    (tmp_path / "checkpoints").mkdir()  # as a `fit` leaves it that fails at its first step
     keep_options(tmp_path, Options(rate=0.2))
     assert json.loads((tmp_path / "options.json").read_text("utf-8"))["rate"] == 0.2
 

@@ -165,6 +165,10 @@ def test_the_same_call_goes_on_where_it_was_and_the_best_is_restored(tmp_path):
     assert facts["setting"] == SETTINGS[unbroken.best]
     assert (folder / "table.txt").read_text("utf-8") == f"{again}\n"
     assert json.loads((folder / "settings.json").read_text("utf-8")) == SETTINGS
+    largest = sweep(build, SETTINGS, Data(), steps=11, score="norm_after", **options)
+    assert largest.best != unbroken.best
+    _, facts = Checkpoints(folder / "best").restore(target)
+    assert facts["setting"] == SETTINGS[largest.best]
     with pytest.raises(ValueError, match=r"holds a sweep over other settings"):
         sweep(build, SETTINGS[:2], Data(), steps=11, **options)
 
@@ -212,6 +216,14 @@ def test_two_devices_share_an_odd_number_of_trainings(across, tmp_path):
 def test_what_cannot_be_swept_is_refused(settings, options, message):
     with pytest.raises(ValueError, match=message):
         sweep(build, settings, Data(), **({"steps": 2, "display": False} | options))
+
+
+def test_what_never_trained_does_not_bind_the_folder_to_its_settings(tmp_path):
+    options = {"steps": 1, "directory": tmp_path, "display": False}
+    wrong = lambda setting: (*build(setting)[:2], None)
+    with pytest.raises(ValueError, match="the state that build gives: expected a TrainState"):
+        sweep(wrong, SETTINGS[:1], Data(), **options)
+    assert len(sweep(build, SETTINGS[1:2], Data(), **options).settings) == 1
 
 
 def test_a_grid_is_every_combination_and_an_axis_without_values_is_refused():
