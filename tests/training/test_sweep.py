@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import chex
 import jax
@@ -220,7 +221,7 @@ def test_what_cannot_be_swept_is_refused(settings, options, message):
 
 def test_what_never_trained_does_not_bind_the_folder_to_its_settings(tmp_path):
     options = {"steps": 1, "directory": tmp_path, "display": False}
-    wrong = lambda setting: (*build(setting)[:2], None)
+    wrong: Any = lambda setting: (*build(setting)[:2], None)
     with pytest.raises(ValueError, match="the state that build gives: expected a TrainState"):
         sweep(wrong, SETTINGS[:1], Data(), **options)
     assert len(sweep(build, SETTINGS[1:2], Data(), **options).settings) == 1
