@@ -108,7 +108,7 @@ def token_cross_entropy(
     weights = _weights(class_weights, logits)
     label, valid = _label(logits, targets)
     log_p = jax.nn.log_softmax(logits)
-    losses = -weights[label] * jnp.take_along_axis(log_p, label[..., None], axis=-1)[..., 0]
+    losses = -weights[label] * _of_label(log_p, label)
     if label_smoothing:  # not 0 · ∞ where a class is forbidden by a logit of -∞
         uniform = -jnp.sum(log_p * jnp.broadcast_to(weights, log_p.shape), axis=-1) / weights.size
         losses = (1 - label_smoothing) * losses + label_smoothing * uniform
@@ -195,11 +195,38 @@ def accuracy(
     >>> print(accuracy(logits, jnp.array([0, 0, 0]), mask=jnp.array([True, True, False])))
     0.5
     """
+    correct = token_accuracy(logits, targets, mask=mask)
+    logits, targets = _without_padding(logits, targets, mask)
+    _, valid = _label(logits, targets)
+    return mean_over(_spoil(correct.astype(logits.dtype), valid), mask).value
+
+
+def token_accuracy(
+    logits: Shaped[Array, "..."],
+    targets: Shaped[Array, "..."],
+    *,
+    mask: Shaped[Array, "..."] | None = None,
+) -> Array:
+    """argmax_k logits_{t,k} = target_t: bool[*tokens]; False where mask is False, and for no class.
+
+    Among equal logits the first counts. Arguments and ValueErrors are those of `cross_entropy`.
+
+    >>> logits = jnp.array([[3.0, 1.0], [0.0, 2.0], [2.0, 2.0]])
+    >>> print(token_accuracy(logits, jnp.array([0, 0, 1])))
+    [ True False False]
+    """
     _check_classes(logits, targets, mask)
+    logits = jax.lax.stop_gradient(logits)
     logits, targets = _without_padding(logits, targets, mask)
     label, valid = _label(logits, targets)
-    correct = (jnp.argmax(logits, axis=-1).astype(label.dtype) == label).astype(logits.dtype)
-    return mean_over(_spoil(correct, valid), mask).value
+    # No class before the label reaches it and none behind exceeds it. XLA:CPU joins comparisons to
+    # what computed the logits, and runs `argmax` as a loop of its own over all of them.
+    at_label = jnp.take_along_axis(logits, label[..., None], axis=-1)
+    classes = jax.lax.broadcasted_iota(label.dtype, logits.shape, logits.ndim - 1)
+    before = classes < jnp.broadcast_to(label[..., None], logits.shape)
+    at_label = jnp.broadcast_to(at_label, logits.shape)
+    correct = jnp.all(jnp.where(before, logits < at_label, logits <= at_label), axis=-1)
+    return _zero_padding(correct & valid, mask)
 
 
 def binary_cross_entropy(
@@ -356,6 +383,17 @@ def _label(logits: Array, targets: Array) -> tuple[Array, Array]:
     targets = targets if targets.dtype.itemsize >= 4 else targets.astype(jnp.int32)
     valid = (targets >= 0) & (targets < logits.shape[-1])
     return jnp.where(valid, targets, jnp.zeros_like(targets)), valid
+
+
+def _of_label(values: Array, label: Array) -> Array:
+    """values[t, label_t]: [*tokens].
+
+    As a choice and a sum: the gradient of a gather is a scatter into an array of the size of `values`,
+    which XLA:CPU cannot join to what makes and reads that array.
+    """
+    classes = jax.lax.broadcasted_iota(label.dtype, values.shape, values.ndim - 1)
+    chosen = classes == jnp.broadcast_to(label[..., None], values.shape)
+    return jnp.sum(jnp.where(chosen, values, jnp.zeros_like(values)), axis=-1)
 
 
 def _spoil(losses: Array, valid: Array) -> Array:

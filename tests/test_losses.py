@@ -188,6 +188,22 @@ def test_accuracy_is_the_share_of_real_tokens_whose_first_largest_logit_is_the_t
     np.testing.assert_allclose(losses.accuracy(logits, targets, mask=mask), right.mean(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int16, jnp.int32])
+def test_token_accuracy_is_where_the_first_largest_logit_is_the_target(dtype):
+    logits, targets, mask = some_tokens(shape=(50, 3), classes=3)
+    logits = jnp.round(logits / 3).at[:5, 0].set(-jnp.inf).at[5:9, 1, 2].set(jnp.inf)
+    right = np.argmax(logits, -1) == targets
+    found = losses.token_accuracy(logits, targets.astype(dtype))
+    np.testing.assert_array_equal(found, right)
+    np.testing.assert_array_equal(losses.token_accuracy(logits, targets, mask=mask), right & mask)
+
+
+def test_token_accuracy_is_false_where_the_target_is_no_class_or_a_logit_is_nan():
+    logits = jnp.array([[3.0, 1.0], [3.0, 1.0], [3.0, 1.0], [1.0, jnp.nan]])
+    found = losses.token_accuracy(logits, jnp.array([0, -1, 2, 0]))
+    assert found.tolist() == [True, False, False, False]
+
+
 # Binary cross-entropy and squared error -----------------------------------------------------------
 
 
@@ -556,6 +572,7 @@ OVER_CLASSES = (
     losses.perplexity,
     losses.bits_per_token,
     losses.accuracy,
+    losses.token_accuracy,
 )
 
 

@@ -182,7 +182,7 @@ class LanguageModel:
             targets, mask, keys = operands
             logits = self.readout(narrow(wide), self._drop(ys, keys))
             nats = losses.token_cross_entropy(logits, targets, mask=mask)
-            right = jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets
+            right = losses.token_accuracy(logits, targets, mask=mask)
             return {"nats": losses.mean_over(nats, mask), "accuracy": losses.mean_over(right, mask)}
 
         carry, metrics = unroll_fold(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -37,6 +36,6 @@ def choice(
     """-mean log p(target), smoothed, over what is real; "nats", the same unsmoothed, and "accuracy"."""
     smoothed = losses.cross_entropy(logits, targets, mask=real, label_smoothing=label_smoothing)
     nats = losses.token_cross_entropy(logits, targets, mask=real)
-    right = jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets
+    right = losses.token_accuracy(logits, targets, mask=real)
     metrics = {"nats": losses.mean_over(nats, real), "accuracy": losses.mean_over(right, real)}
     return smoothed, metrics

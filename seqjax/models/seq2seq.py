@@ -306,7 +306,7 @@ class Seq2Seq:
             smoothed = losses.token_cross_entropy(
                 logits, targets, mask=real, label_smoothing=smoothing
             )
-            right = jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets
+            right = losses.token_accuracy(logits, targets, mask=real)
             values = {"nats": nats, "accuracy": right, "smoothed": smoothed}
             return {name: losses.mean_over(value, real) for name, value in values.items()}
 
