@@ -34,10 +34,17 @@ def norms(tree: Any) -> Float[Array, " leaves"]:
     By products of vectors, which on a CPU are far quicker than sums of squares.
     """
     leaves = widened(tree)
-    scale = _scale(dots(leaves, leaves), np.array([leaf.size for leaf in leaves]))
-    scaled = [leaf * jnp.broadcast_to(scale[i], leaf.shape) for i, leaf in enumerate(leaves)]
-    scaled = lax.optimization_barrier(scaled)  # as in `norm`
-    return jnp.sqrt(dots(scaled, scaled)) / scale
+    squares = dots(leaves, leaves)
+    scale = _scale(squares, np.array([leaf.size for leaf in leaves]))
+
+    def again() -> Array:
+        scaled = [leaf * jnp.broadcast_to(scale[i], leaf.shape) for i, leaf in enumerate(leaves)]
+        scaled = lax.optimization_barrier(scaled)  # as in `norm`
+        return dots(scaled, scaled)
+
+    # A leaf of many numbers is read once more only where that is of use.
+    squares = lax.cond(jnp.all(scale == 1), lambda: squares, again)
+    return jnp.sqrt(squares) / scale
 
 
 def dots(a: list[Array], b: list[Array]) -> Float[Array, " leaves"]:
