@@ -3,11 +3,11 @@
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from seqjax.activations import packed_gates
 from seqjax.arithmetic import state_dtype
 from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.initializers import Initializer
@@ -74,8 +74,7 @@ class CIFG(PackedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: CIFGState
     ) -> tuple[CIFGState, Array]:
         """c_t and h_t from the packed pre-activations z_t + r_t."""
-        f, g, o = jnp.split(z + r, 3, axis=-1)
-        f, g, o = jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        f, g, o = packed_gates(z + r, ("sigmoid", "tanh", "sigmoid"))
         c = f * state.c + (1 - f) * g
         h = o * jnp.tanh(c)
         state = CIFGState(h, c)

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
+from seqjax.activations import packed_gates
 from seqjax.arithmetic import compute_dtype, state_dtype
 from seqjax.cell import Mixing
 from seqjax.cells.packed import PackedCell, Rule, oppose_input_gate
@@ -95,8 +96,7 @@ class DiagonalLSTM(PackedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: DiagonalLSTMState
     ) -> tuple[DiagonalLSTMState, Array]:
         """c_t and h_t from the packed pre-activations z_t + r_t."""
-        i, f, g, o = jnp.split(z + r, 4, axis=-1)
-        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        i, f, g, o = packed_gates(z + r, ("sigmoid", "sigmoid", "tanh", "sigmoid"))
         c = f * state.c + i * g
         h = o * jnp.tanh(c)
         state = DiagonalLSTMState(h, c)

@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.activations import Activation, activate
+from seqjax.activations import Activation, activate, packed_gates
 from seqjax.arithmetic import add_vector, compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
 from seqjax.cells.packed import PackedCell, draw_kernels
@@ -77,7 +77,7 @@ class Elman(PackedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: ElmanState
     ) -> tuple[ElmanState, Array]:
         """h_t = φ(z_t + r_t), of which a leak lets in its share."""
-        h = activate(self.activation, z + r)
+        (h,) = packed_gates(z + r, (self.activation,))
         if self.leak != 1:
             h = (1 - float(self.leak)) * state.h + float(self.leak) * h
         state = ElmanState(h)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from seqjax.activations import kept, packed_gates
 from seqjax.arithmetic import add_vector, state_dtype
 from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.initializers import Initializer, draw
@@ -83,11 +84,11 @@ class GRU(PackedCell):
         self, gate_params: Array, z: Array, r: Array, state: GRUState
     ) -> tuple[GRUState, Array]:
         """h_t from the two packed halves, which meet only inside the gates."""
-        input_r, input_z, input_n = jnp.split(z, 3, axis=-1)
-        recurrent_r, recurrent_z, recurrent_n = jnp.split(r, 3, axis=-1)
-        reset = jax.nn.sigmoid(input_r + recurrent_r)
-        update = jax.nn.sigmoid(input_z + recurrent_z)
-        candidate = jnp.tanh(input_n + reset * add_vector(recurrent_n, gate_params))
+        added = 2 * self.features
+        recurrent_n = kept(r[..., added:])
+        reset, update = packed_gates(z[..., :added] + r[..., :added], ("sigmoid", "sigmoid"))
+        inner = z[..., added:] + reset * add_vector(recurrent_n, gate_params)
+        (candidate,) = packed_gates(inner, ("tanh",))
         h = (1 - update) * candidate + update * state.h
         state = GRUState(h)
         return state, self.emit(state)

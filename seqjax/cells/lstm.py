@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
+from seqjax.activations import packed_gates
 from seqjax.arithmetic import compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
 from seqjax.cells.packed import PackedCell, draw_kernels, oppose_input_gate
@@ -113,8 +114,7 @@ class LSTM(PackedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: LSTMState
     ) -> tuple[LSTMState, Array]:
         """c_t and h_t from the packed pre-activations z_t + r_t."""
-        i, f, g, o = jnp.split(z + r, 4, axis=-1)
-        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        i, f, g, o = packed_gates(z + r, ("sigmoid", "sigmoid", "tanh", "sigmoid"))
         c = f * state.c + i * g
         h = o * jnp.tanh(c)
         state = LSTMState(h, c)

@@ -47,7 +47,8 @@ def keep_top_k(
 ) -> Float[Array, "*batch vocabulary"]:
     """-∞ at every logit below the k-th largest."""
     k = min(k, logits.shape[-1])
-    border = jax.lax.top_k(logits, k)[0][..., -1:]
+    # The least of all k, not the last: XLA:CPU takes a sort in place of a `top_k` that is sliced.
+    border = jnp.min(jax.lax.top_k(logits, k)[0], axis=-1, keepdims=True)
     return jnp.where(logits >= jnp.broadcast_to(border, logits.shape), logits, -jnp.inf)
 
 

@@ -1,6 +1,7 @@
-"""Chunks of time for gated cells: a backward pass of our own, which keeps the states and no gates."""
+"""Chunks of time for gated cells: a backward pass of our own, which loops over the states alone."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,25 +10,36 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 from jaxtyping import Array
 
+from seqjax.activations import GATES
 from seqjax.arithmetic import accumulator, recurrent_matmul, where_rows
 from seqjax.cell import Cell, GatedCell, Params, State, as_gated
 from seqjax.floating import join_floating, split_floating
 from seqjax.plan import Plan
 from seqjax.unroll.pieces import Steps, scan_pieces
-from seqjax.unroll.scan import scan
+from seqjax.unroll.scan import scan, walk
+from seqjax.unroll.tuned import tuned
 
-CHUNK = 16
-"""Steps whose inputs are projected, and whose gates are computed again, at once."""
+KEEP_GATES = jax.checkpoint_policies.save_only_these_names(GATES)
+
+
+class How(NamedTuple):
+    """Of a run: its direction, and whether reverse mode keeps the gates beside the states."""
+
+    reverse: bool
+    keep_gates: bool
 
 
 class Kept(NamedTuple):
-    """What reverse mode keeps: all that came in, and s_{1…T}."""
+    """What reverse mode keeps: all that came in, s_{1…T}, and what pulls a gradient back through the
+    gates of each step; None where only the states are kept.
+    """
 
     params: Params
     fresh: Any
     start: State
     steps: Steps
     after: State
+    pulls: Any
 
 
 class Sums(NamedTuple):
@@ -40,69 +52,170 @@ class Sums(NamedTuple):
 
 
 def chunked(cell: Cell, params: Params, state: State, xs: Array, plan: Plan) -> tuple[State, Array]:
-    """The values of the plain scan; what reverse mode keeps is the states and nothing else.
+    """The values of the plain scan; reverse mode keeps the states and the gates.
 
     Forward, chunk by chunk: z for all its steps at once, then a loop over r and the gates.
-    Backward, chunk by chunk from the end: z, r and the gates of all its steps at once, again, from the
-    states that were kept; a loop that carries ∂L/∂s_t back and emits ∂L/∂z_t and ∂L/∂r_t; and then
-    ∂L/∂W, ∂L/∂U, ∂L/∂b and ∂L/∂x of the whole chunk as single matmuls.
+    Backward, chunk by chunk from the end: a loop that carries ∂L/∂s_t back and emits ∂L/∂z_t and
+    ∂L/∂r_t; and then ∂L/∂W, ∂L/∂U, ∂L/∂b and ∂L/∂x of the whole chunk as single matmuls.
 
     The derivative is a `custom_vjp`: reverse mode over itself, forward over reverse (a Hessian-vector
     product) and vmap work, forward mode alone does not.
     """
+    return _chunked(cell, params, state, xs, plan, keep_gates=True)
+
+
+def chunked_keeping_states(
+    cell: Cell, params: Params, state: State, xs: Array, plan: Plan
+) -> tuple[State, Array]:
+    """`chunked`, of which reverse mode keeps the states and nothing else.
+
+    Backward it has z, r and the gates of all steps of a chunk at once, again, from the states.
+    """
+    return _chunked(cell, params, state, xs, plan, keep_gates=False)
+
+
+def _chunked(
+    cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, keep_gates: bool
+) -> tuple[State, Array]:
     gated = as_gated(cell)
     assert gated is not None  # the driver gives other cells to other engines
     if xs.shape[0] == 0:
         return scan(cell, params, state, xs, plan)
     steps = Steps(xs, plan.real, plan.cuts())
-    return _run(gated, plan.reverse, params, plan.fresh, state, steps)
+    return _run(gated, How(plan.reverse, keep_gates), params, plan.fresh, state, steps)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _run(
-    cell: GatedCell, reverse: bool, params: Params, fresh: Any, state: State, steps: Steps
+    cell: GatedCell, how: How, params: Params, fresh: Any, state: State, steps: Steps
 ) -> tuple[State, Array]:
-    result, _ = _forward(cell, reverse, params, fresh, state, steps)
-    return result
+    if not rule_of(cell, params, state, steps.x).whole:
+        # Without anything to keep, what slices z and r apart is joined to what reads z out of its
+        # chunk, and XLA:CPU does not vectorise that: the plain scan takes two thirds of the time.
+        return walk(cell, params, state, steps, Plan(None, None, fresh, how.reverse))
+    return _forward(cell, how, params, fresh, state, steps, differentiated=False)[0]
+
+
+def _keep(cell: GatedCell, how: How, *arguments: Any) -> tuple[tuple[State, Array], Kept]:
+    """The run, and what `_backward` needs of it."""
+    params, fresh, start, steps = custom_vjp_primal_tree_values(arguments)
+    result, after, pulls = _forward(cell, how, params, fresh, start, steps, differentiated=True)
+    return result, Kept(params, fresh, start, steps, after, pulls)
 
 
 def _forward(
-    cell: GatedCell, reverse: bool, params: Params, fresh: Any, state: State, steps: Steps
-) -> tuple[tuple[State, Array], State]:
-    """(s_T, y_{1…T}) and s_{1…T}."""
+    cell: GatedCell,
+    how: How,
+    params: Params,
+    fresh: Any,
+    state: State,
+    steps: Steps,
+    *,
+    differentiated: bool,
+) -> tuple[tuple[State, Array], State, Any]:
+    """(s_T, y_{1…T}), s_{1…T}, and of a run that is differentiated the pull of each step."""
     kernel, gate_params = cell.recurrent_kernel(params), cell.gate_params(params)
-    plan = Plan(None, None, fresh, reverse)
+    plan = Plan(None, None, fresh, how.reverse)
+    as_sum = rule_of(cell, params, state, steps.x).as_sum
 
     def chunk(state: State, steps: Steps) -> tuple[State, Any]:
         def step(state: State, inputs: Any) -> tuple[State, Any]:
             z, real, cut = inputs
             state = plan.restart(cut, state)
             r = recurrent_matmul(cell.recurrent_input(state), kernel)
-            after, y = cell.gate(gate_params, z, r, state)
-            after = plan.hold(real, after, state)
+            if differentiated and how.keep_gates:
+                after, y, pull = _pulled(cell, plan, gate_params, z, r, state, real, as_sum=as_sum)
+            else:
+                after, y = cell.gate(gate_params, z, r, state)
+                after, pull = plan.hold(real, after, state), None
             # What can be read off the states is not kept beside them.
-            return after, (after, None if cell.emits else y)
+            return after, (after, None if cell.emits else y, pull)
 
-        return lax.scan(step, state, (cell.project(params, steps.x), steps.real, steps.cut))
+        inputs = cell.project(params, steps.x), steps.real, steps.cut
+        return lax.scan(step, state, inputs, reverse=how.reverse)
 
-    last, (after, ys) = scan_pieces(chunk, state, steps, length=CHUNK, reverse=reverse)
-    return (last, cell.emit(after) if cell.emits else ys), after
-
-
-def _keep(cell: GatedCell, reverse: bool, *arguments: Any) -> tuple[tuple[State, Array], Kept]:
-    """`_forward`, and what `_backward` needs."""
-    params, fresh, start, steps = custom_vjp_primal_tree_values(arguments)
-    result, after = _forward(cell, reverse, params, fresh, start, steps)
-    return result, Kept(params, fresh, start, steps, after)
+    last, (after, ys, pulls) = scan_pieces(
+        chunk, state, steps, length=tuned().chunk, reverse=how.reverse
+    )
+    return (last, cell.emit(after) if cell.emits else ys), after, pulls
 
 
-def _backward(cell: GatedCell, reverse: bool, kept: Kept, cotangents: Any) -> Any:
+def _pulled(
+    cell: GatedCell,
+    plan: Plan,
+    gate_params: Params,
+    z: Array,
+    r: Array,
+    state: State,
+    real: Any,
+    *,
+    as_sum: bool,
+) -> tuple[State, Array, Any]:
+    """s_t and y_t, and what pulls a gradient back through the gates, which it keeps by their name."""
+    floating, others = split_floating(state)
+
+    def rule(gate_params: Params, z: Array, r: Array, floating: Any) -> Any:
+        whole = join_floating(floating, others)
+        after, y = cell.gate(gate_params, z, r, whole)
+        after, others_after = split_floating(plan.hold(real, after, whole))
+        return (after, y), others_after
+
+    rule = jax.checkpoint(rule, policy=KEEP_GATES, prevent_cse=False)
+    if as_sum:
+        once = lambda gate_params, z, floating: rule(gate_params, z, r, floating)
+        (after, y), pull, others = jax.vjp(once, gate_params, z, floating, has_aux=True)
+    else:
+        (after, y), pull, others = jax.vjp(rule, gate_params, z, r, floating, has_aux=True)
+    return join_floating(after, others), y, pull
+
+
+class Rule(NamedTuple):
+    """What the trace of a gate tells.
+
+    as_sum: z and r enter it as z + r alone, so that the gradients of both are one.
+    whole: and that sum is not sliced before anything is computed from it.
+    keeps: some of its values are `kept` for the backward pass.
+    """
+
+    as_sum: bool
+    whole: bool
+    keeps: bool
+
+
+def rule_of(cell: GatedCell, params: Params, state: State, xs: Array) -> Rule:
+    """The rule of a gated cell, by shapes alone; xs: [time, *batch, in_features]."""
+
+    def enters(params: Params, state: State, x: Array) -> tuple[Any, Any, Any]:
+        r = recurrent_matmul(cell.recurrent_input(state), cell.recurrent_kernel(params))
+        return cell.gate_params(params), cell.project(params, x), r
+
+    x = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
+    gate_params, z, r = jax.eval_shape(enters, params, state, x)
+    traced = jax.make_jaxpr(cell.gate)(gate_params, z, r, state).jaxpr
+    start = len(jax.tree.leaves(gate_params))
+    halves = traced.invars[start : start + 2]
+    reads = lambda values, which: [v for v in values if any(v is one for one in which)]
+    users = [equation for equation in traced.eqns if reads(equation.invars, halves)]
+    as_sum = (
+        len(users) == 1
+        and users[0].primitive is lax.add_p
+        and len(reads(users[0].invars, halves)) == 2
+        and not reads(traced.outvars, halves)
+    )
+    of_sum = [e for e in traced.eqns if as_sum and reads(e.invars, users[0].outvars)]
+    sliced = any(equation.primitive in (lax.split_p, lax.slice_p) for equation in of_sum)
+    return Rule(as_sum, as_sum and not sliced, f"name={GATES}" in str(traced))
+
+
+def _backward(cell: GatedCell, how: How, kept: Kept, cotangents: Any) -> Any:
     """∂L/∂(params, fresh, s_0, xs) from ∂L/∂s_T and ∂L/∂y_{1…T}."""
     params, fresh = kept.params, kept.fresh
     d_last, d_ys = cotangents
     weights = lambda params: (cell.recurrent_kernel(params), cell.gate_params(params))
     (kernel, gate_params), pull_weights = jax.vjp(weights, params)
-    plan = Plan(None, None, fresh, reverse)
+    pull_matmul = _pull_matmul(kernel)
+    plan = Plan(None, None, fresh, how.reverse)
+    no_d_y = jnp.zeros(d_ys.shape[1:], d_ys.dtype)
     d_ys = None if isinstance(d_ys, SymbolicZero) else d_ys  # nothing was asked of the outputs
     time = jnp.arange(kept.steps.x.shape[0])
 
@@ -111,42 +224,50 @@ def _backward(cell: GatedCell, reverse: bool, kept: Kept, cotangents: Any) -> An
         whole = join_floating(state, others)
         new, y = cell.gate(gate_params, z, r, whole)
         new, _ = split_floating(plan.hold(real, new, whole))
-        return new, None if d_ys is None else y
+        return new, y
+
+    def again(z: Array, r: Array, state: Any, others: Any, real: Any) -> Any:
+        """What pulls a gradient back through the gates of a step, from the state before it."""
+        of_floats = lambda g, z, r, s: rule(g, z, r, s, others, real)
+        return jax.vjp(of_floats, gate_params, z, r, state)[1]
+
+    def flat(function: Callable[[Any, Array], Array], weights: Any, x: Array) -> Array:
+        """Of [steps, *batch, …] as of [rows, …], so that the gradient of weights is one plain matmul."""
+        y = function(weights, x.reshape(-1, x.shape[-1]))
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
     def chunk(carry: Any, inputs: Any) -> Any:
-        """One chunk, its steps from the last to the first."""
+        """One chunk, its steps from the last of the walk to the first."""
         d_state, sums = carry
-        steps, after, time, d_ys = inputs
-        before = _before(after, time[-1], kept, reverse)
+        steps, after, pulls, time, d_ys = inputs
+        before = _before(after, time, kept, how.reverse)
         state, others = split_floating(jax.vmap(plan.restart)(steps.cut, before))
 
-        # All steps at once: what they computed, and what pulls a gradient back through each.
-        z, pull_project = jax.vjp(cell.project, params, steps.x)
+        # All steps at once: what they read, and what pulls a gradient back through each.
+        z, pull_project = jax.vjp(lambda params, x: flat(cell.project, params, x), params, steps.x)
         read = lambda state, others: cell.recurrent_input(join_floating(state, others))
         m, pull_read = jax.vmap(lambda s, o: jax.vjp(lambda s: read(s, o), s))(state, others)
-        r, pull_kernel = jax.vjp(lambda kernel: recurrent_matmul(m, kernel), kernel)
-        _, pull_rule = jax.vmap(
-            lambda z, r, s, o, real: jax.vjp(
-                lambda g, z, r, s: rule(g, z, r, s, o, real), gate_params, z, r, s
-            )
-        )(z, r, state, others, steps.real)
-        _, pull_matmul = jax.vjp(lambda m: recurrent_matmul(m, kernel), jnp.zeros_like(m[0]))
+        r, pull_kernel = jax.vjp(lambda U: flat(lambda U, m: recurrent_matmul(m, U), U, m), kernel)
+        pull_rule = jax.vmap(again)(z, r, state, others, steps.real) if pulls is None else pulls
 
         def step(carry: Any, inputs: Any) -> Any:
             d_state, d_gate_params, d_fresh = carry
             pull_rule, pull_read, cut, d_y = inputs
-            d_gate, d_z, d_r, d_direct = pull_rule((d_state, d_y))
-            (d_read,) = pull_read(*pull_matmul(d_r))
+            d_y = no_d_y if d_y is None else d_y
+            d_gate, *d_halves, d_direct = pull_rule((d_state, d_y))
+            (d_read,) = pull_read(pull_matmul(d_halves[-1]))
             d_state = jax.tree.map(jnp.add, d_direct, d_read)
             d_state, d_begun = _divided(cut, d_state, d_fresh)
             carry = d_state, _added(d_gate_params, d_gate), _added(d_fresh, d_begun)
-            return carry, (d_z, d_r)
+            return carry, d_halves
 
         carry = d_state, sums.gate_params, sums.fresh
         inputs = pull_rule, pull_read, steps.cut, d_ys
-        (d_state, d_gate_params, d_fresh), (d_z, d_r) = lax.scan(step, carry, inputs)
-        d_project, d_x = pull_project(d_z)
-        (d_kernel,) = pull_kernel(d_r)
+        (d_state, d_gate_params, d_fresh), d_halves = lax.scan(
+            step, carry, inputs, reverse=not how.reverse
+        )
+        d_project, d_x = pull_project(d_halves[0])
+        (d_kernel,) = pull_kernel(d_halves[-1])
         d_project, d_kernel = _added((sums.project, sums.kernel), (d_project, d_kernel))
         return (d_state, Sums(d_project, d_kernel, d_gate_params, d_fresh)), d_x
 
@@ -155,9 +276,9 @@ def _backward(cell: GatedCell, reverse: bool, kept: Kept, cotangents: Any) -> An
     (d_start, sums), d_xs = scan_pieces(
         chunk,
         (jax.tree.map(_instantiated, d_last, kept.start), sums),
-        (kept.steps, kept.after, time, d_ys),
-        length=CHUNK,
-        reverse=not reverse,
+        (kept.steps, kept.after, kept.pulls, time, d_ys),
+        length=tuned().chunk,
+        reverse=not how.reverse,
     )
     (d_params,) = pull_weights(_like((sums.kernel, sums.gate_params), (kernel, gate_params)))
     d_params = _like(_added(sums.project, d_params), params)
@@ -167,19 +288,33 @@ def _backward(cell: GatedCell, reverse: bool, kept: Kept, cotangents: Any) -> An
 _run.defvjp(_keep, _backward, symbolic_zeros=True)
 
 
-def _before(chunk: State, earliest: Array, kept: Kept, reverse: bool) -> State:
-    """s_{t-1} of each step of a chunk of s_t that lies from its last step, in the walk, to its first."""
+def _pull_matmul(kernel: Array) -> Callable[[Array], Array]:
+    """∂L/∂m from ∂L/∂r, r = m U. A dense U is transposed once, where a loop would at every step."""
+    if kernel.ndim == 2:
+        transposed = kernel.T
+        return lambda d_r: recurrent_matmul(d_r, transposed)
+    heads, rows, *_ = kernel.shape
+    like = lambda d_r: jax.ShapeDtypeStruct((*d_r.shape[:-1], heads * rows), d_r.dtype)
+    multiply = lambda m: recurrent_matmul(m, kernel)
+    return lambda d_r: jax.linear_transpose(multiply, like(d_r))(d_r)[0]
+
+
+def _before(chunk: State, time: Array, kept: Kept, reverse: bool) -> State:
+    """The state that each step of a chunk starts from, from those that it ends in."""
     steps = kept.steps.x.shape[0]
-    previous, begins = (
-        (earliest + 1, earliest == steps - 1) if reverse else (earliest - 1, earliest == 0)
-    )
+    if reverse:
+        neighbour, begins = time[-1] + 1, time[-1] == steps - 1
+    else:
+        neighbour, begins = time[0] - 1, time[0] == 0
 
     def shifted(chunk: Array, all_after: Array, start: Array) -> Array:
         # Read out of what is kept: states shifted by one step would be a second copy of them all.
-        before = lax.dynamic_index_in_dim(
-            all_after, jnp.clip(previous, 0, steps - 1), keepdims=False
+        outside = lax.dynamic_index_in_dim(
+            all_after, jnp.clip(neighbour, 0, steps - 1), keepdims=False
         )
-        return jnp.concatenate([chunk[1:], jnp.where(begins, start, before)[None]])
+        outside = jnp.where(begins, start, outside)[None]
+        parts = [chunk[1:], outside] if reverse else [outside, chunk[:-1]]
+        return jnp.concatenate(parts)
 
     return jax.tree.map(shifted, chunk, kept.after, kept.start)
 

@@ -57,15 +57,17 @@ def unroll(
         are ignored.
     reverse: walk from the last real step to the first; ys stay in the order of xs.
     engine: "auto", "scan" (any cell) or "chunked" (gated cells); `sj.explain` says what runs and why.
-    remat: what reverse mode keeps until it comes back. None and "auto" keep what autodiff keeps.
+    remat: what reverse mode keeps until it comes back. "auto" leaves it to the engine: the chunked one,
+        which "auto" takes for most gated cells on a CPU, keeps states and gates, the scan what autodiff
+        keeps; None asks for the scan and all of that.
         "state" keeps the states and computes the rest of each step again; "sqrt" keeps one state in
         ⌈√T⌉ steps, a positive integer one in so many, and runs each segment again. Values and
         gradients are the same; `sj.plan_memory` says what each takes. To keep no outputs either, fold
         the loss into the run with `sj.unroll_fold`.
 
-    Returns the final state, and ys: [time, *batch, out_features]. Works under jit, vmap, grad, and jvp;
-    where a gated cell keeps less, forward mode needs `engine="scan"`. (Within a `jit` of your own, JAX
-    refuses it in its own words.)
+    Returns the final state, and ys: [time, *batch, out_features]. Works under jit, vmap and grad, and
+    under jvp with `engine="scan"`, which forward mode needs for a gated cell. (Within a `jit` of your
+    own, JAX refuses it in its own words.)
     Raises a ValueError for shapes that do not fit, params or a state of another cell, an unknown engine
     or one that the cell cannot have.
 

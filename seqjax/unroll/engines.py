@@ -4,18 +4,20 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from seqjax import checks
 from seqjax.arithmetic import where_rows
-from seqjax.cell import Cell, Layered, Params, State, as_gated
+from seqjax.cell import Cell, GatedCell, Layered, Params, State, as_gated
 from seqjax.plan import Plan
-from seqjax.unroll.chunked import chunked
+from seqjax.unroll.chunked import chunked, chunked_keeping_states, rule_of
 from seqjax.unroll.refusals import check_step
 from seqjax.unroll.scan import scan, scan_keeping_states
 from seqjax.unroll.segments import is_segmented, segment_length, segmented
+from seqjax.unroll.tuned import tuned
 
 Engine = Callable[[Cell, Params, State, Array, Plan], tuple[State, Array]]
 Remat = str | int | None
@@ -69,38 +71,54 @@ def run_layers(
         state, ys = cell.unroll_with(run, params, state, xs, plan)
     else:
         check_step(cell, params, state, xs)
-        state, ys = choose(cell, engine, remat).run(cell, params, state, xs, plan)
+        state, ys = choose(cell, params, state, xs, engine, remat).run(
+            cell, params, state, xs, plan
+        )
     if plan.real is not None:
         ys = where_rows(plan.real, ys, jnp.zeros_like(ys))
     return state, ys
 
 
-def choose(cell: Cell, engine: str, remat: Remat) -> Choice:
+def choose(
+    cell: Cell, params: Params, state: State, xs: Array, engine: str, remat: Remat
+) -> Choice:
     """The engine that runs a leaf cell under the `engine` and `remat` that were asked for.
 
-    Raises a ValueError for an engine that cannot run the cell, or cannot keep what was asked.
+    Raises a ValueError for an engine that cannot run the cell.
     """
-    gated = as_gated(cell) is not None
-    plain = remat in ("auto", None)
-    if engine == "chunked":
-        if not gated:
-            raise ValueError(
-                f"unroll: engine 'chunked' runs gated cells, and {cell!r} is not one; "
-                "expected engine='auto', which gives each layer what it can have, or 'scan'"
-            )
-        if remat is None:
-            raise ValueError(
-                "unroll: engine 'chunked' keeps the states and computes the gates again, but remat is "
-                "None; expected remat='auto' or 'state', or engine='scan', which keeps them"
-            )
-        return Choice(engine, chunked, "asked for")
+    gated = as_gated(cell)
+    if engine == "chunked" and gated is None:
+        raise ValueError(
+            f"unroll: engine 'chunked' runs gated cells, and {cell!r} is not one; "
+            "expected engine='auto', which gives each layer what it can have, or 'scan'"
+        )
     if engine != "auto":
-        keeping = engine == "scan" and remat == "state"
-        return Choice(engine, scan_keeping_states if keeping else ENGINES[engine], "asked for")
-    if plain:
-        return Choice("scan", scan, "the plain scan, unless remat asks for less memory")
-    if gated:
-        return Choice("chunked", chunked, "a gated cell, whose gates follow from its states")
+        keeping_states = {"scan": scan_keeping_states, "chunked": chunked_keeping_states}
+        of_states = remat == "state" or (engine == "chunked" and remat == WITHIN)
+        return Choice(engine, (keeping_states if of_states else ENGINES)[engine], "asked for")
+    if remat is None:
+        return Choice("scan", scan, "the plain scan, as remat=None keeps what autodiff keeps")
+    if remat == "auto":
+        return _fastest(gated, params, state, xs)
+    if gated is not None:
+        reason = "a gated cell, whose gates follow from its states"
+        return Choice("chunked", chunked_keeping_states, reason)
     if remat == "state":
         return Choice("scan", scan_keeping_states, "not gated: each step is computed once more")
     return Choice("scan", scan, "not gated: autodiff keeps what it needs of one segment")
+
+
+def _fastest(gated: GatedCell | None, params: Params, state: State, xs: Array) -> Choice:
+    """By what was measured on this backend, where nothing asks for less memory."""
+    if gated is None:
+        return Choice("scan", scan, "the plain scan: not a gated cell")
+    backend = jax.default_backend()
+    if tuned().engine != "chunked":
+        return Choice(
+            "scan", scan, f"the plain scan: nothing was measured to be faster on {backend}"
+        )
+    if not rule_of(gated, params, state, xs).keeps:
+        return Choice("scan", scan, "the plain scan: its gates do not say what is worth keeping")
+    return Choice(
+        "chunked", chunked, f"a gated cell: measured to be faster than the scan on {backend}"
+    )

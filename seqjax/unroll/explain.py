@@ -58,7 +58,7 @@ def explain(
     >>> params = cell.init(jax.random.key(0), in_features=4)
     >>> xs = jax.ShapeDtypeStruct((20, 3, 4), "float32")
     >>> [layer.engine for layer in sj.explain(cell, params, xs).layers]
-    ['scan', 'scan']
+    ['chunked', 'chunked']
     """
     with named("explain"):
         return _explain(cell, params, xs, engine, remat)
@@ -75,7 +75,7 @@ def _explain(cell: Cell, params: Params, xs: Any, engine: str, remat: Remat) -> 
         if isinstance(cell, Layered):
             return cell.unroll_with(record, params, state, xs, plan)
         check_step(cell, params, state, xs)
-        choice = engines.choose(cell, engine, remat)
+        choice = engines.choose(cell, params, state, xs, engine, remat)
         promises = as_gated(cell) is not None, as_linear(cell) is not None, cell.mixing
         layers.append(LayerExplanation(cell, *promises, choice.engine, choice.reason))
         return choice.run(cell, params, state, xs, plan)

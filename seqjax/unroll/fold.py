@@ -14,7 +14,7 @@ from seqjax.cell import Cell, Params, State
 from seqjax.plan import Plan
 from seqjax.unroll.driver import forward_mode_explained, prepare
 from seqjax.unroll.engines import WITHIN, Remat, check_options, run_cell
-from seqjax.unroll.pieces import Steps, scan_pieces
+from seqjax.unroll.pieces import Steps, scan_pieces, walked_forward
 from seqjax.unroll.refusals import as_arrays, check_cell
 from seqjax.unroll.segments import is_segmented, segment_length
 
@@ -138,6 +138,11 @@ def fold_pieces(
     wide = lambda a: accumulator(a.dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else a.dtype
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, wide(a)), shapes)
     (state, sums), _ = scan_pieces(
-        body, (state, zeros), inputs, length=length, reverse=plan.reverse, again=in_segments
+        walked_forward(body, plan.reverse),
+        (state, zeros),
+        inputs,
+        length=length,
+        reverse=plan.reverse,
+        again=in_segments,
     )
     return state, sums

@@ -11,9 +11,9 @@ from seqjax import checks
 from seqjax.cell import Cell, Layered, Params, State, as_gated
 from seqjax.floating import join_floating, split_floating
 from seqjax.plan import Plan
-from seqjax.unroll.chunked import CHUNK
 from seqjax.unroll.refusals import check_cell, check_step, named, params_of
 from seqjax.unroll.segments import segment_length
+from seqjax.unroll.tuned import tuned
 
 
 class MemoryRow(NamedTuple):
@@ -105,7 +105,7 @@ def plan_memory(
     length = segment_length("sqrt", time)
     segments = -(-time // length)
     # A gated layer has its gates again a chunk at a time, any other a step at a time.
-    again = max(layer.residuals * (CHUNK if layer.gated else 1) for layer in layers)
+    again = max(layer.residuals * (tuned().chunk if layer.gated else 1) for layer in layers)
     segment = sum(layer.state if layer.gated else layer.residuals for layer in layers)
     twice = "z, r and the gates, chunk by chunk" if all(x.gated for x in layers) else "each step"
     return MemoryPlan(

@@ -1,4 +1,4 @@
-"""Time cut in pieces that are walked one after another; inside a piece every walk is a forward one."""
+"""Time cut in pieces that are walked one after another."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,9 +24,9 @@ def scan_pieces(
 ) -> tuple[Any, Any]:
     """`lax.scan` over pieces of `length` steps: carry, out = body(carry, piece).
 
-    sequence: a pytree of [time, ...]. A piece is the same pytree of [steps, ...] and lies in the order
-        of the walk, so `body` need not know the direction. out: a pytree of [steps, ...] in that
-        order; what comes back is [time, ...] in the order of the sequence.
+    sequence: a pytree of [time, ...]; a piece is the same pytree of [steps, ...], and `body` walks it in
+        the same direction. out: a pytree of [steps, ...]; what comes back is [time, ...].
+    reverse: from the last piece to the first.
     again: reverse mode keeps the carry of each piece alone, and runs the piece once more.
 
     The last piece of the sequence is shorter where `length` does not divide the time; a reverse walk
@@ -38,8 +38,7 @@ def scan_pieces(
     def walk(steps: int) -> Body:
         def piece(carry: Any, cut: Any) -> tuple[Any, Any]:
             cut = jax.tree.map(lambda c, a: c.reshape(steps, *a.shape[1:]), cut, sequence)
-            carry, out = body(carry, _turned(cut) if reverse else cut)
-            return carry, _turned(out) if reverse else out
+            return body(carry, cut)
 
         # There is nothing to share between the loops of the two passes, so no barrier against it.
         return jax.checkpoint(piece, prevent_cse=False) if again else piece
@@ -68,7 +67,19 @@ def scan_pieces(
     else:
         carry, first = walk_whole(carry)
         carry, last = walk_rest(carry)
-    return carry, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, last)
+    # What pulls a gradient back carries its trace in the form of its pytree, so only leaves are alike.
+    joined = map(lambda a, b: jnp.concatenate([a, b]), *map(jax.tree.leaves, (first, last)))
+    return carry, jax.tree.unflatten(jax.tree.structure(first), list(joined))
+
+
+def walked_forward(body: Body, reverse: bool) -> Body:
+    """`body` for pieces that lie in the order of the walk, so that it need not know the direction."""
+
+    def turned(carry: Any, piece: Any) -> tuple[Any, Any]:
+        carry, out = body(carry, _turned(piece))
+        return carry, _turned(out)
+
+    return turned if reverse else body
 
 
 def _turned(tree: Any) -> Any:

@@ -7,6 +7,7 @@ from jaxtyping import Array
 from seqjax.arithmetic import widened
 from seqjax.cell import Cell, Params, State
 from seqjax.plan import Plan
+from seqjax.unroll.pieces import Steps
 
 
 def scan(cell: Cell, params: Params, state: State, xs: Array, plan: Plan) -> tuple[State, Array]:
@@ -28,6 +29,20 @@ def scan_keeping_states(
 def _scan(
     cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, keep_states: bool
 ) -> tuple[State, Array]:
+    steps = Steps(xs, plan.real, plan.cuts())
+    return walk(cell, params, state, steps, plan, keep_states=keep_states)
+
+
+def walk(
+    cell: Cell,
+    params: Params,
+    state: State,
+    steps: Steps,
+    plan: Plan,
+    *,
+    keep_states: bool = False,
+) -> tuple[State, Array]:
+    """The scan over what it reads at each step; of the plan the fresh state and the direction."""
     params, narrow = widened(params)
 
     def body(state, inputs):
@@ -37,4 +52,4 @@ def _scan(
         return plan.hold(real, after, state), y
 
     body = jax.checkpoint(body, prevent_cse=False) if keep_states else body
-    return lax.scan(body, state, (xs, plan.real, plan.cuts()), reverse=plan.reverse)
+    return lax.scan(body, state, tuple(steps), reverse=plan.reverse)

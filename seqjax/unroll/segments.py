@@ -8,7 +8,7 @@ from jaxtyping import Array
 from seqjax.arithmetic import widened
 from seqjax.cell import Cell, Params, Run, State
 from seqjax.plan import Plan
-from seqjax.unroll.pieces import Steps, scan_pieces
+from seqjax.unroll.pieces import Steps, scan_pieces, walked_forward
 
 
 def segmented(
@@ -29,7 +29,8 @@ def segmented(
         return run(cell, narrow(params), state, steps.x, within)
 
     steps = Steps(xs, plan.real, plan.cuts())
-    return scan_pieces(segment, state, steps, length=length, reverse=plan.reverse, again=True)
+    body = walked_forward(segment, plan.reverse)
+    return scan_pieces(body, state, steps, length=length, reverse=plan.reverse, again=True)
 
 
 def is_segmented(remat: str | int | None) -> bool:

@@ -1,7 +1,6 @@
-"""The chunked engine: the values and gradients of the scan, from the states alone."""
+"""The chunked engine: the values and gradients of the scan, from the states with or without gates."""
 
 import dataclasses
-import importlib
 from typing import Any
 
 import jax
@@ -11,10 +10,12 @@ import pytest
 
 import seqjax as sj
 from seqjax.floating import join_floating, split_floating
+from seqjax.unroll.chunked import rule_of
+from seqjax.unroll.tuned import TUNED
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-CHUNK = importlib.import_module("seqjax.unroll.chunked").CHUNK
+CHUNK = TUNED["cpu"].chunk
 ROUNDING: Any = {"rtol": 1e-11, "atol": 1e-12}
 
 
@@ -98,48 +99,56 @@ def assert_close(came: Any, expected: Any) -> None:
         np.testing.assert_allclose(a, b, **ROUNDING)
 
 
+keeping = pytest.mark.parametrize("remat", ["auto", "state"], ids=["gates", "states"])
+
+
+@keeping
 @pytest.mark.parametrize(("time", "reverse"), [(2 * CHUNK, False), (2 * CHUNK + 5, True)])
-def test_values_and_gradients_are_those_of_the_scan(cell, time, reverse):
+def test_values_and_gradients_are_those_of_the_scan(cell, time, reverse, remat):
     case = arguments(cell, time)
-    came = value_and_gradient(cell, *case, engine="chunked", reverse=reverse)
+    came = value_and_gradient(cell, *case, engine="chunked", remat=remat, reverse=reverse)
     assert_close(came, value_and_gradient(cell, *case, engine="scan", reverse=reverse))
 
 
+@keeping
 @pytest.mark.parametrize(
     ("time", "batch"), [(0, (2,)), (1, ()), (CHUNK + 1, ()), (2 * CHUNK, (0,)), (CHUNK + 1, (2, 3))]
 )
-def test_any_batch_and_any_time(time, batch, x64):
+def test_any_batch_and_any_time(time, batch, remat, x64):
     cell = CELLS["LSTM"]
     case = arguments(cell, time + 1, batch)
     case = case[0], case[1], case[2][1:]
-    came = value_and_gradient(cell, *case, engine="chunked")
+    came = value_and_gradient(cell, *case, engine="chunked", remat=remat)
     assert_close(came, value_and_gradient(cell, *case, engine="scan"))
 
 
+@keeping
 @pytest.mark.parametrize("asked", ["the last state alone", "the outputs alone"])
 @pytest.mark.parametrize("cell", [CELLS["LSTM"], CELLS["without emit"]], ids=["LSTM", "a user's"])
-def test_what_the_loss_does_not_ask_for_has_no_part_in_the_gradient(cell, asked, x64):
+def test_what_the_loss_does_not_ask_for_has_no_part_in_the_gradient(cell, asked, remat, x64):
     params, state, xs = arguments(cell, CHUNK + 3)
 
-    def gradient(engine: str) -> Any:
+    def gradient(engine: str, remat: str | None = None) -> Any:
         def loss(params):
-            last, ys = sj.unroll(cell, params, xs, state, engine=engine)
+            last, ys = sj.unroll(cell, params, xs, state, engine=engine, remat=remat)
             parts = jax.tree.leaves(split_floating(last)[0]) if "state" in asked else [ys]
             return sum(jnp.sum(jnp.square(part)) for part in parts)
 
         return jax.jit(jax.grad(loss))(params)
 
-    assert_close(gradient("chunked"), gradient("scan"))
+    assert_close(gradient("chunked", remat), gradient("scan"))
 
 
+@keeping
 @pytest.mark.parametrize("over", ["reverse over reverse", "forward over reverse"])
-def test_second_derivatives_are_those_of_the_scan(over, x64):
+def test_second_derivatives_are_those_of_the_scan(over, remat, x64):
     cell = CELLS["GRU"]
     params, state, xs = arguments(cell, CHUNK + 2)
     direction = jax.tree.map(jnp.cos, params)
 
-    def product(engine: str) -> Any:
-        loss = lambda params: score(*sj.unroll(cell, params, xs, state, engine=engine))
+    def product(engine: str, remat: str | None = None) -> Any:
+        run = lambda params: sj.unroll(cell, params, xs, state, engine=engine, remat=remat)
+        loss = lambda params: score(*run(params))
         if over == "forward over reverse":
             return jax.jit(lambda p: jax.jvp(jax.grad(loss), (p,), (direction,))[1])(params)
         along = lambda p: sum(
@@ -148,17 +157,17 @@ def test_second_derivatives_are_those_of_the_scan(over, x64):
         )
         return jax.jit(jax.grad(along))(params)
 
-    assert_close(product("chunked"), product("scan"))
+    assert_close(product("chunked", remat), product("scan"))
 
 
-def test_vmap_over_params_gives_each_its_own_gradient(x64):
+@keeping
+def test_vmap_over_params_gives_each_its_own_gradient(remat, x64):
     cell = CELLS["LSTM"]
     _, state, xs = arguments(cell, CHUNK + 2)
     several = jax.vmap(lambda key: cell.init(key, 2))(jax.random.split(jax.random.key(5), 3))
-    gradient = lambda engine: jax.jit(
-        jax.vmap(jax.grad(lambda p: score(*sj.unroll(cell, p, xs, state, engine=engine))))
-    )(several)
-    assert_close(gradient("chunked"), gradient("scan"))
+    run = lambda p, **how: score(*sj.unroll(cell, p, xs, state, **how))
+    gradient = lambda **how: jax.jit(jax.vmap(jax.grad(lambda p: run(p, **how))))(several)
+    assert_close(gradient(engine="chunked", remat=remat), gradient(engine="scan"))
 
 
 def test_forward_mode_asks_for_the_scan_engine_which_has_it(x64):
@@ -206,8 +215,27 @@ def test_a_cell_that_is_not_gated_is_refused_by_name():
         sj.unroll(cell, params, jnp.ones((4, 2)), engine="chunked")
 
 
-def test_keeping_the_gates_is_refused():
-    cell = sj.LSTM(3)
+RULES = {  # z and r as a sum, which is used as a whole, by a gate that says what is worth keeping
+    sj.LSTM(3): (True, True, True),
+    sj.Zoneout(sj.CIFG(3), rate=0.1): (True, True, True),
+    sj.GRU(3): (False, False, True),
+    sj.LayerNorm(sj.LSTM(3)): (False, False, True),
+    sj.PeepholeLSTM(3): (True, False, False),
+}
+
+
+@pytest.mark.parametrize("cell", RULES, ids=repr)
+def test_the_trace_of_a_gate_tells_what_its_backward_pass_can_be_spared(cell):
     params = cell.init(jax.random.key(0), 2)
-    with pytest.raises(ValueError, match=r"'chunked' keeps the states .* remat is None"):
-        sj.unroll(cell, params, jnp.ones((4, 2)), engine="chunked", remat=None)
+    state = cell.initial_state(params, (4,), key=jax.random.key(1))
+    assert rule_of(cell, params, state, jnp.ones((0, 4, 2))) == RULES[cell]
+
+
+def test_the_gates_are_kept_and_nothing_that_they_came_from():
+    """Of each step of each row: four gates, c and the h of the states, no z and no r."""
+    cell, time, batch = sj.LSTM(8), 64, 4
+    params = cell.init(jax.random.key(0), 8)
+    xs = jnp.ones((time, batch, 8))
+    _, pull = jax.vjp(lambda p: sj.unroll(cell, p, xs, engine="chunked")[1], params)
+    kept = sum(a.size for a in jax.tree.leaves(pull) if a.shape[:1] == (time,) and a is not xs)
+    assert kept == time * batch * (4 + 3) * 8

@@ -29,7 +29,7 @@ def test_each_layer_says_what_it_promises_and_which_engine_it_has(params):
     for layer in sj.explain(CELL, params, XS).layers:
         assert layer.gated
         assert layer.mixing == "dense"
-        assert layer.engine == "scan"
+        assert layer.engine == "chunked"
         assert layer.reason
 
 
@@ -66,7 +66,7 @@ def test_it_prints_one_numbered_entry_for_each_leaf(params):
     entries = [line for line in text.splitlines() if not line.startswith("   ")]
     starts = ["1. LSTM(features=3", "2. GRU(features=2", "3. Elman(features=4"]
     assert [entry[: len(start)] for entry, start in zip(entries, starts, strict=True)] == starts
-    assert text.count("   gated, mixing dense; engine scan: ") == 3
+    assert text.count("   gated, mixing dense; engine chunked: ") == 3
 
 
 def test_arrays_do_as_well_as_shapes(params, key):
