@@ -13,6 +13,7 @@ from seqjax.gradients import Loss, Method, Metrics, StepLoss, UpdateFn, whole_ba
 from seqjax.training.display import Display, describe
 from seqjax.training.folder import RunFolder
 from seqjax.training.interrupt import Interrupt
+from seqjax.training.sharded import ShardedUpdate, begun, gathered, on_cores
 from seqjax.training.state import TrainState
 from seqjax.training.totals import Progress, Record
 
@@ -54,7 +55,8 @@ def fit(
         has them, so that a resumed run goes on at the same place in the data.
     method: how a batch becomes updates: `whole_batch` (BPTT, one update), `sj.tbptt(k1, k2)`,
         `sj.accumulated_tbptt(k1, k2)`, or `sj.online(cell, rule)`. Where the last batch of a pass is
-        short, as that of `sj.data.Windows` is, a k2 wants `short_batches=True`.
+        short, as that of `sj.data.Windows` is, a k2 wants `short_batches=True`. After
+        `sj.training.use_cores()` the cores share each batch: `sj.training.sharded(method)`.
     evaluate: metrics for params, asked every `evaluate_every` steps (None: only at the end).
         `on_evaluation(state)` may then give a text to show, a sample for instance. What they are
         given is taken over by the next step: copy what you keep.
@@ -77,15 +79,17 @@ def fit(
     state, facts = folder.resume(jax.tree.map(jnp.copy, state))
     progress, step = Progress(facts), int(state.step)
     check_left("fit", step, steps, directory)
-    update, source = compiled_update(method(loss, optimizer)), endless(batches)
+    update, source = on_cores(method)(loss, optimizer), endless(batches)
+    compiled, state = compiled_update(update), begun(update, state)
 
     with Display(steps, step, enabled=display) as screen, Interrupt() as interrupt:
         if step:
             there = f"from step {step} in {directory}"
             screen.say(f"going on {there}" if step < steps else f"nothing is left to train {there}")
         while step < steps and not interrupt.asked:
-            state, metrics = update(state, next(source))
-            progress.add(jax.device_get(metrics))  # waits: at most one step is ever in flight
+            state, metrics = jax.block_until_ready(compiled(state, next(source)))
+            # It waits for every device: two steps that add over them must never be under way at once.
+            progress.add(jax.device_get(metrics))
             step += 1
             due = step == steps or (evaluate_every is not None and step % evaluate_every == 0)
             if due or step % log_every == 0:
@@ -93,16 +97,18 @@ def fit(
             if screen.due() or step == steps:
                 screen.show(step, progress.line(state.opt_state))
             if due:
+                seen = gathered(update, state)
                 try:
-                    values = {} if evaluate is None else evaluate(state.params)
+                    values = {} if evaluate is None else evaluate(seen.params)
                     if values:
                         values = {name: float(value) for name, value in values.items()}
                         record = {"step": step, "seconds": round(progress.seconds, 3)}
                         folder.log.write(record | {f"valid/{k}": v for k, v in values.items()})
                         screen.say(f"step {step:>6}  {progress.seconds:5.1f} s  {describe(values)}")
-                    screen.say(None if on_evaluation is None else on_evaluation(state))
+                    screen.say(None if on_evaluation is None else on_evaluation(seen))
                 finally:  # whatever goes wrong in a look at the state, the training is not lost
-                    folder.save(state, progress.facts())
+                    folder.save(seen, progress.facts())
+        state = gathered(update, state)
         folder.save(state, progress.facts())
         if interrupt.asked and step < steps and directory is not None:
             screen.say(
@@ -114,6 +120,9 @@ def fit(
 
 def compiled_update(update: UpdateFn) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
     """The update as one compiled function of the whole state, whose buffers it takes over."""
+    if isinstance(update, ShardedUpdate):
+        compiled = compiled_update(update.traced)
+        return lambda state, batch: compiled(state, update.parts(state.carry, batch))
     return jax.jit(lambda state, batch: state.updated(update, batch), donate_argnums=0)
 
 

@@ -63,7 +63,7 @@ def sweep(
     across: how one program holds its members. "map": one after another; "vmap": side by side in every
         operation. "auto" is "map" on a CPU, where many small matmuls at once are slower than one by
         one, and "vmap" elsewhere. Where JAX has several devices each trains its share of the members;
-        on a CPU `jax.config.update("jax_num_cpu_devices", n)` makes one of each core.
+        on a CPU `sj.training.use_cores()` makes one of each core.
     log_every, display: as for `fit`.
     directory: where checkpoints of all of them, `log.jsonl`, `curves.png`, `sweep.json`, `sweep.png` and
         the best training (`Checkpoints(directory / "best")`) go. The same call goes on from there.

@@ -1,0 +1,235 @@
+"""One update on many devices: each has its part of the batch, and their gradients are summed once."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from seqjax import checks
+from seqjax.arithmetic import accumulator
+from seqjax.gradients import Loss, Method, Metrics, OnlineMethod, Update, UpdateFn
+from seqjax.gradients.bptt import formed
+from seqjax.gradients.updates import check_optimizer
+from seqjax.losses import Mean
+from seqjax.training import cores
+from seqjax.training.shards import AUTO, SHARDS, specs_of
+from seqjax.training.state import TrainState
+
+
+def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO) -> Method:
+    """`method` on all devices at once, with the result that it has on one.
+
+    L = Σ_i L_i n_i / Σ_j n_j,   ∇L = Σ_i ∇(L_i n_i / Σ_j n_j)
+
+    Device i has its part of the batch and of the carry, and params as all have them. L_i is the mean
+    over its n_i targets, masked ones left out, so that devices with few real tokens weigh little. The
+    n_i are added before the gradient, the gradients once for each update, the metrics once for each
+    batch.
+
+    method: `whole_batch`, `sj.tbptt(k1, k2)`, `sj.accumulated_tbptt(k1, k2)`, or another that hands the
+        gradient of its loss to the optimizer, and nothing that is not linear in it.
+    weight: the metric of the loss whose `Mean.count` is n; None takes the one that counts most. So a
+        loss is a mean over what that metric counts, and may have added to it what no sequence enters,
+        such as a norm of params. One that draws sequences of a batch together, as batch normalisation
+        does, is another loss on each device.
+    batch_axes: where the batch lies in a batch. "auto" is the convention of this library: [time, batch,
+        ...], and [batch] with one axis; every leaf of the carry is [batch, ...]. Otherwise an axis, or a
+        tree of them, as `in_axes` of `jax.vmap`; None is for what all devices share.
+
+    Noise each device draws from a key of its own: under dropout results are those of one device in
+    distribution only. With one device this is `method` itself. On a CPU `sj.training.use_cores()` makes
+    a device of every core, and `fit` does the rest. The devices are those of the default backend; GPUs
+    and TPUs go the same way.
+
+    Outside `fit`, `sharded(method)(loss, optimizer)` is an update function that is compiled already, and
+    waits until its devices are done: programs that add over devices of a CPU may wait for each other for
+    ever where several are under way. It is not for `jax.jit`, whose call would not wait.
+
+    Raises a ValueError for `sj.online`, whose loss does not say how much it counts, and for several
+    processes; and, when called, for a loss without metrics or without the `weight`, for a batch of which
+    the devices cannot have equal parts, and inside of another compiled function.
+
+    >>> import jax.numpy as jnp, optax, seqjax as sj
+    >>> from seqjax.gradients import whole_batch
+    >>> def loss(params, carry, batch, key):
+    ...     error = sj.losses.mean_over((batch - params) ** 2)
+    ...     return error.value, (carry, {"error": error})
+    >>> optimizer = optax.sgd(0.25)
+    >>> update = sharded(whole_batch)(loss, optimizer)
+    >>> params = jnp.zeros(())
+    >>> result = update(params, optimizer.init(params), None, jnp.array([[1.0, 3.0]]), None)
+    >>> print(result.params, result.metrics["error"].value)
+    1.0 [5.]
+    """
+    checks.function("sharded: method", method)
+    if isinstance(method, OnlineMethod):
+        raise ValueError(
+            "sharded: method is sj.online, whose step_loss does not say how much it counts; expected "
+            "one of a whole loss, such as sj.tbptt, or one device: leave out sharded and use_cores"
+        )
+    if jax.process_count() > 1:
+        raise ValueError(f"sharded: JAX runs in {jax.process_count()} processes; expected one")
+    devices = jax.local_devices()
+    if len(devices) == 1:
+        return method
+    return Sharded(method, weight, batch_axes, Mesh(np.asarray(devices), (SHARDS,)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharded:
+    """A method on all devices of `mesh`; made by `sharded`, which explains it."""
+
+    method: Method
+    weight: str | None
+    batch_axes: Any
+    mesh: Mesh
+
+    def __call__(self, loss: Loss, optimizer: optax.GradientTransformation) -> "ShardedUpdate":
+        """The update function."""
+        check_optimizer("sharded", optimizer)
+        loss = share_of(formed("sharded", loss), self.weight, self.mesh.size)
+        return ShardedUpdate(self, self.method(loss, summed(optimizer)))
+
+
+class ShardedUpdate:
+    """An update on all devices: called as it is it waits for them; `traced` is for who waits himself."""
+
+    def __init__(self, how: Sharded, of_shard: UpdateFn) -> None:
+        """of_shard: what each device does with its part."""
+        self._how, self._of_shard = how, of_shard
+        self._compiled = jax.jit(self.traced)
+
+    def __call__(
+        self, params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None
+    ) -> Update:
+        """The update, done."""
+        arguments = params, opt_state, carry, batch, key
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+            raise ValueError(
+                "sharded: the update is called inside of another compiled function, which would not "
+                "wait for its devices; expected it as it is, without jax.jit, or sj.training.fit"
+            )
+        every = self._placed((params, opt_state, key), PartitionSpec())
+        carry = self._placed(carry, PartitionSpec(SHARDS))
+        result = self._compiled(*every[:2], carry, self.parts(carry, batch), every[2])
+        return jax.block_until_ready(result)
+
+    def traced(
+        self, params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None
+    ) -> Update:
+        """The update as a pure function, to be compiled by a caller that waits after each call."""
+        every, part = PartitionSpec(), PartitionSpec(SHARDS)
+        on_all = jax.shard_map(
+            self._on_one,
+            mesh=self._how.mesh,
+            in_specs=(every, every, part, self._specs(carry, batch), every),
+            out_specs=(every, every, part, every),
+            # It asks of every custom gradient that it says what it is the same for.
+            check_vma=False,
+        )
+        return Update(*on_all(params, opt_state, carry, batch, key))
+
+    def parts(self, carry: Any, batch: Any) -> Any:
+        """The batch in parts, each on its device."""
+        place = lambda leaf, spec: jax.device_put(leaf, NamedSharding(self._how.mesh, spec))
+        return jax.tree.map(place, batch, self._specs(carry, batch))
+
+    def begin(self, state: TrainState) -> TrainState:
+        """A state with its carry in parts and all else on every device."""
+        rest = self._placed(state._replace(carry=None), PartitionSpec())
+        return rest._replace(carry=self._placed(state.carry, PartitionSpec(SHARDS)))
+
+    def gathered(self, state: TrainState) -> TrainState:
+        """A state on the first device, as every other program takes it."""
+        return jax.device_put(state, self._how.mesh.devices.flat[0])
+
+    def _specs(self, carry: Any, batch: Any) -> Any:
+        return specs_of(batch, carry, self._how.batch_axes, self._how.mesh.size)
+
+    def _placed(self, tree: Any, spec: PartitionSpec) -> Any:
+        return jax.device_put(tree, NamedSharding(self._how.mesh, spec))
+
+    def _on_one(
+        self, params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None
+    ) -> tuple[Any, Any, Any, Metrics]:
+        if key is not None:
+            key = jax.random.fold_in(key, lax.axis_index(SHARDS))
+        result = self._of_shard(params, opt_state, carry, batch, key)
+        totals = lax.psum({name: mean.total for name, mean in result.metrics.items()}, SHARDS)
+        metrics = {name: Mean(totals[name], mean.count) for name, mean in result.metrics.items()}
+        return result.params, result.opt_state, result.carry, metrics
+
+
+def share_of(loss: Loss, weight: str | None, devices: int) -> Loss:
+    """L_i n_i / Σ_j n_j: what a part adds to the loss of the whole batch.
+
+    Its metrics have the counts of the whole, by which a method may weigh windows, and the totals of the
+    part.
+    """
+
+    def share(params: Any, carry: Any, batch: Any, key: Array | None) -> Any:
+        value, (carry, metrics) = loss(params, carry, batch, key)
+        counts = {name: jnp.asarray(mean.count) for name, mean in metrics.items()}
+        own = lax.stop_gradient(counts)
+        whole = lax.psum(own, SHARDS)
+        n, of = counted(own, whole, weight, accumulator(value.dtype))
+        some = of != 0
+        # A batch without any real token has what the loss adds to a mean of nothing, in equal parts.
+        part = jnp.where(some, n / jnp.where(some, of, 1), 1 / devices)
+        of_whole = {name: Mean(mean.total, whole[name]) for name, mean in metrics.items()}
+        return value * part.astype(value.dtype), (carry, of_whole)
+
+    return share
+
+
+def counted(
+    own: dict[str, Array], whole: dict[str, Array], weight: str | None, dtype: Any
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """n_i and Σ_j n_j, by the metric that is named or else by the one that counts most."""
+    numbers = [name for name, count in own.items() if not count.shape]
+    if weight is not None and weight not in numbers:
+        raise ValueError(
+            f"sharded: weight is {weight!r}; expected the name of a metric of the loss with one count, "
+            f"one of {sorted(numbers)}"
+        )
+    if not numbers:
+        raise ValueError(
+            "sharded: the loss reports no metric with one count, so nothing says how much each device's "
+            "part of the batch counts, and a mean of their means would be wrong where they hold unequal "
+            'numbers of real tokens; expected one, such as {"loss": sj.losses.mean_over(values, mask)}'
+        )
+    names = numbers if weight is None else [weight]
+    n, of = (jnp.stack([counts[name].astype(dtype) for name in names]) for counts in (own, whole))
+    most = jnp.argmax(of)
+    return n[most], of[most]
+
+
+def summed(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimizer, which gets the gradients of all devices added up."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        return optimizer.update(lax.psum(updates, SHARDS), state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
+
+
+def on_cores(method: Method) -> Method:
+    """`method` as `fit` runs it: sharded after `use_cores`."""
+    return sharded(method) if cores.in_use() and not isinstance(method, Sharded) else method
+
+
+def begun(update: UpdateFn, state: TrainState) -> TrainState:
+    """The state where the update wants it."""
+    return update.begin(state) if isinstance(update, ShardedUpdate) else state
+
+
+def gathered(update: UpdateFn, state: TrainState) -> TrainState:
+    """The state where it was before `begun`."""
+    return update.gathered(state) if isinstance(update, ShardedUpdate) else state

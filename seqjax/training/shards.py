@@ -1,0 +1,97 @@
+"""Where the batch lies in what an update takes, and what devices cannot share."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from seqjax.training.cores import largest_divisor
+
+SHARDS = "shards"
+"""The name of the mesh axis that a batch is shared along."""
+
+AUTO = "auto"
+"""The batch axis by the convention of the library."""
+
+_SHARED = -1  # instead of None, which is no leaf of a tree
+
+
+def specs_of(batch: Any, carry: Any, batch_axes: Any, devices: int) -> Any:
+    """How each leaf of `batch` lies on the devices, once they can share it and the carry evenly.
+
+    batch_axes: "auto", or the axes by hand: a prefix of the batch, as the `in_axes` of `jax.vmap`.
+    """
+    axes = axes_of(batch, batch_axes)
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    sizes = {
+        f"batch{jax.tree_util.keystr(path)}": (jnp.shape(leaf), axis)
+        for (path, leaf), axis in zip(leaves, axes, strict=True)
+        if axis != _SHARED
+    }
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        sizes[f"carry{jax.tree_util.keystr(path)}"] = jnp.shape(leaf), 0
+    check_sizes(sizes, devices)
+    spec = lambda axis: (
+        PartitionSpec() if axis == _SHARED else PartitionSpec(*[None] * axis, SHARDS)
+    )
+    return jax.tree.unflatten(jax.tree.structure(batch), map(spec, axes))
+
+
+def axes_of(batch: Any, batch_axes: Any) -> list[int]:
+    """The batch axis of each leaf.
+
+    By itself that of [time, batch, ...], and of [batch], as `sj.data.Padded` has its lengths; a number
+    is shared.
+    """
+    if isinstance(batch_axes, str) and batch_axes == AUTO:
+        return [(_SHARED, 0, 1)[min(jnp.ndim(leaf), 2)] for leaf in jax.tree.leaves(batch)]
+    none = lambda axis: axis is None
+    axes = jax.tree.map(lambda a: _SHARED if a is None else a, batch_axes, is_leaf=none)
+    try:
+        full = jax.tree.leaves(jax.tree.broadcast(axes, batch))
+    except ValueError as error:
+        raise ValueError(
+            f"sharded: batch_axes is {batch_axes!r}, which does not fit the batch; expected an axis, "
+            f"or a tree of them that begins as the batch does ({' '.join(str(error).split()):.300})"
+        ) from None
+    for axis in full:
+        if not isinstance(axis, int) or axis < _SHARED:
+            raise ValueError(
+                f"sharded: batch_axes holds {axis!r}; expected axes from 0, None for what is shared"
+            )
+    return full
+
+
+def check_sizes(sizes: dict[str, tuple[tuple[int, ...], int]], devices: int) -> None:
+    """All have the same number of sequences, which the devices can share. sizes: (shape, batch axis)."""
+    found = {}
+    for name, (shape, axis) in sizes.items():
+        if axis >= len(shape):
+            what = (
+                "expected [batch, ...], as the state of a cell has it"
+                if name.startswith("carry")
+                else "expected an array that has it, or batch_axes with None there"
+            )
+            raise ValueError(f"sharded: {name} has shape {shape} and no axis {axis}; {what}")
+        found[name] = shape[axis]
+    if not found:
+        raise ValueError(
+            "sharded: batch holds nothing that devices can share; expected arrays [time, batch, ...]"
+        )
+    (first, size), *_ = found.items()
+    for name, other in found.items():
+        if other != size:
+            raise ValueError(
+                f"sharded: {first} has {size} sequences (axis {sizes[first][1]} of {sizes[first][0]}) "
+                f"but {name} has {other} (axis {sizes[name][1]} of {sizes[name][0]}); expected as many "
+                "in all, as [time, batch, ...] or, with one axis, [batch]; batch_axes of sharded says "
+                "otherwise, as in_axes of jax.vmap"
+            )
+    if size % devices:
+        fewer = largest_divisor(size, devices)
+        raise ValueError(
+            f"sharded: {first} has {size} sequences, which {devices} devices cannot share evenly; "
+            f"expected a multiple of {devices}, or {fewer} device{'s' * (fewer > 1)}, as "
+            f"use_cores(batch={size}) makes of the cores"
+        )
