@@ -1,8 +1,10 @@
 """Train a recurrent language model on a text, watch it learn to write, and let it write.
 
     python examples/char_lm.py                      the embedded Shakespeare, two minutes on two cores
-    python examples/char_lm.py --data my.txt        your own text
     python examples/char_lm.py --resume runs/...    go on where a run stopped
+
+Your own data: --data FILE, text in UTF-8; --tokenizer bytes for any other file, words or bpe with
+--vocabulary for long texts.
 
 A run folder keeps the configuration, the vocabulary, checkpoints, a log and the curves;
 examples/generate.py reads it.
@@ -20,7 +22,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import optax
-import tyro
 
 import seqjax as sj
 
@@ -83,6 +84,8 @@ class Options:
     """How many tokens are written in the end; samples on the way are half as long."""
     temperature: float = 0.8
     """Below 1 the model plays safe; 0 always takes the likeliest token."""
+    cores: int = 1
+    """How many cores share the lanes; 0 takes all, as far as each has as many."""
     seed: int = 0
     """Everything random follows from it."""
     run: Path | None = None
@@ -94,6 +97,8 @@ class Options:
 def main(options: Options) -> None:
     """Set up, train, and write."""
     run, options = find_run(options)
+    if options.cores != 1:
+        sj.training.use_cores(options.cores or None, batch=options.lanes)
     text_ids, tokenizer = read_data(options, run)
     train_ids, valid_ids = sj.data.split(text_ids)
     windows = sj.data.Windows(
@@ -151,11 +156,6 @@ def find_run(options: Options) -> tuple[Path, Options]:
         stored = json.loads(file.read_text("utf-8"))
         stored["data"] = stored["data"] and Path(stored["data"])
         return options.resume, Options(**stored)
-    for name in ("steps", "evaluations", "sample"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"--{name}: expected at least 1, got {getattr(options, name)}")
-    if options.learning_rate <= 0 or options.temperature < 0:
-        raise ValueError("--learning-rate must be above 0, and --temperature at least 0")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run = options.run or Path("runs") / f"{options.cell}-{stamp}"
     if (run / "options.json").exists():
@@ -243,7 +243,6 @@ def again(run: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
-        sys.exit(f"char_lm.py: {error}")
+    from command_line import run
+
+    run(main, Options, cores=0)

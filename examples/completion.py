@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 import seqjax as sj
 
@@ -114,6 +113,8 @@ def main(options: Options) -> dict[str, Completion]:
         steps=options.steps,
         display=options.display,
     )
+    if result.interrupted:
+        sys.exit(130)
     completions = {}
     for start in options.starts:
         completions[start] = complete(model, result.state.params, tokenizer, start)
@@ -122,7 +123,6 @@ def main(options: Options) -> dict[str, Completion]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except ValueError as error:
-        sys.exit(f"completion.py: {error}")
+    from command_line import run
+
+    run(main, Options)

@@ -1,7 +1,9 @@
 """Write a digit, row by row: one class in, a whole image out, one to many.
 
-    python examples/digits.py                   digits in twelve fonts, which matplotlib brings
-    python examples/digits.py --data my/mnist   handwriting: the idx files of MNIST
+    python examples/digits.py    digits in twelve fonts, which matplotlib brings
+
+Your own data: --data FOLDER with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k,
+or .gz of them, as MNIST has them: grey images of any one size, labels from 0 to 9.
 
     s_0 = tanh(c B + b)     s_t, y_t = cell(s_{t-1}, [row_{t-1}, c])     c = E[digit],  row_0 = 0
     p(row_t | rows before, digit) = Π_i p_i^row_ti (1 - p_i)^(1 - row_ti)     p = σ(y_t V + r)
@@ -19,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
-import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import seqjax as sj
@@ -137,7 +138,6 @@ def main(options: Options) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"digits.py: {error}")
+    from command_line import run
+
+    run(main, Options)

@@ -1,7 +1,9 @@
 """What comes next? Many rows of numbers in, the next rows out, all of them at once.
 
-    python examples/forecast.py                  carbon dioxide in the air: 12 months from 48
-    python examples/forecast.py --data my.csv    a table of your own; --columns, --past, --horizon, ...
+    python examples/forecast.py    carbon dioxide in the air: 12 months from 48
+
+Your own data: --data FILE, a CSV whose first line names the columns, each row a step; --columns for some
+of them, --past and --horizon, --season; --bad interpolate or skip where values are missing.
 
     s_t, y_t = LSTM(s_{t-1}, z_t - z_T)     [p_1 … p_horizon] = y_T V + b + z_T     z = (x - μ) / σ
 
@@ -18,7 +20,6 @@ from typing import Literal
 import jax
 import matplotlib.figure
 import numpy as np
-import tyro
 
 import seqjax as sj
 from seqjax.data import Buckets, Example
@@ -143,7 +144,6 @@ def main(options: Options) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"forecast.py: {error}")
+    from command_line import run
+
+    run(main, Options, season=0)

@@ -13,14 +13,12 @@ import dataclasses
 import itertools
 import json
 import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
 
 import seqjax as sj
 
@@ -115,8 +113,6 @@ def write(
     options: Options,
 ) -> Iterator[int]:
     """The tokens that follow the prompt: one by one as they are drawn, or from one compiled scan."""
-    if options.length < 1:
-        raise ValueError(f"--length: expected at least 1, got {options.length}")
     key = jax.random.key(options.seed)
     how: dict[str, Any] = {
         "temperature": options.temperature,
@@ -156,9 +152,6 @@ def score_table(
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
-        sys.exit(f"generate.py: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    from command_line import run
+
+    run(main, Options)

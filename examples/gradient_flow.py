@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-import tyro
 from jax import Array, lax
 
 import seqjax as sj
@@ -208,9 +207,16 @@ def save(figure: Any, file: Path) -> None:
 
 def main(options: Options) -> None:
     """Both pictures."""
+    if options.truncated > options.descent_steps:
+        raise ValueError(
+            f"--truncated: expected at most the {options.descent_steps} of --descent-steps, "
+            f"got {options.truncated}"
+        )
     draw_flow(options)
     draw_remedies(options)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    from command_line import run
+
+    run(main, Options, steps=2, descent_steps=2)

@@ -1,7 +1,9 @@
 """Which keys of a piano sound next? Music in several voices: from one step to the next.
 
-    python examples/music.py                     chorales that are made up here
-    python examples/music.py --data music.json   {"train": pieces, "valid": …, "test": …} of MIDI notes
+    python examples/music.py    chorales that are made up here
+
+Your own data: --data FILE, JSON {"train": pieces, "valid": pieces, "test": pieces}, a piece a list of
+steps, a step a list of MIDI notes, 21 to 108; --bad skip leaves out pieces that cannot be read.
 
     s_t, y_t = cell(s_{t-1}, x_{t-1})     x_0 = 0     p = σ(y_t V + r)
     p(x_t | x_1 … x_{t-1}) = Π_k p_k^x_tk (1 - p_k)^(1 - x_tk)     of 88 keys k
@@ -20,7 +22,6 @@ from typing import Literal
 import jax
 import matplotlib.figure
 import numpy as np
-import tyro
 
 import seqjax as sj
 from seqjax.data import Buckets, Example, pad, read_piano_rolls, write_midi
@@ -38,7 +39,7 @@ class Options:
     bad: Literal["refuse", "skip"] = "refuse"
     """What to do with a piece of yours that cannot be read: stop, or leave it out and count."""
     given: int = 16
-    """Steps of a test piece that the network goes on with."""
+    """Steps of a test piece that the network goes on with; all where it has fewer."""
     features: int = 128
     """The width of the cell."""
     dropout: float = 0.0
@@ -143,7 +144,6 @@ def main(options: Options) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"music.py: {error}")
+    from command_line import run
+
+    run(main, Options, given=0)

@@ -12,11 +12,11 @@ sentence has its label with a probability above 0.95.
 """
 
 import dataclasses
+import sys
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import tyro
 from jax import Array
 
 import seqjax as sj
@@ -89,6 +89,8 @@ def main(options: Options) -> dict[str, float]:
     result = sj.training.fit(
         loss, optimizer, state, [batch], steps=options.steps, display=options.display
     )
+    if result.interrupted:
+        sys.exit(130)
 
     probabilities = jax.nn.sigmoid(logits(cell, result.state.params, batch.words)).tolist()
     print("sentence      label   p(1)")
@@ -98,4 +100,6 @@ def main(options: Options) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    from command_line import run
+
+    run(main, Options)

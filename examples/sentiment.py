@@ -1,7 +1,9 @@
 """Is a sentence praise or complaint? Many words in, one label out, words in both directions.
 
-    python examples/sentiment.py                    sentences that are made up here
-    python examples/sentiment.py --data my/folder   its train.tsv, dev.tsv, test.tsv: sentence TAB label
+    python examples/sentiment.py    sentences that are made up here
+
+Your own data: --data FOLDER with train.tsv, dev.tsv, test.tsv, one sentence TAB label a line; --header
+where the first line names the columns; --bad skip leaves out lines that cannot be read.
 
     x_t = E[word_t]     y_t = [LSTM→, LSTM←]_t     v = max_t y_t     p(label) = softmax(v V + b)
 
@@ -17,7 +19,6 @@ from typing import Literal
 
 import jax
 import numpy as np
-import tyro
 
 import seqjax as sj
 from seqjax.data import Buckets, Example, Labels, Vocabulary, read_tsv
@@ -143,7 +144,6 @@ def main(options: Options) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"sentiment.py: {error}")
+    from command_line import run
+
+    run(main, Options)

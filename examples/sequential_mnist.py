@@ -1,7 +1,9 @@
 """Which digit is it? Pixels come one by one, and then it is named: many to one, over a long sequence.
 
-    python examples/sequential_mnist.py                   calculator digits, 12 × 12 pixels: 144 steps
-    python examples/sequential_mnist.py --data my/mnist   the four idx files of MNIST: 784 steps
+    python examples/sequential_mnist.py    calculator digits, 12 × 12 pixels: 144 steps; MNIST: 784
+
+Your own data: --data FOLDER with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k,
+or .gz of them, as MNIST has them: grey images of any one size, labels from 0 to 9.
 
     x_t = pixel_t     s_t, y_t = cell(s_{t-1}, x_t)     p(digit) = softmax(y_T V + b)
 
@@ -18,7 +20,6 @@ from typing import Literal
 import jax
 import matplotlib.figure
 import numpy as np
-import tyro
 
 import seqjax as sj
 from seqjax.data import Buckets, Example, read_mnist
@@ -137,7 +138,6 @@ def main(options: Options) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"sequential_mnist.py: {error}")
+    from command_line import run
+
+    run(main, Options)

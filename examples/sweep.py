@@ -22,7 +22,6 @@ import matplotlib.colors
 import matplotlib.figure
 import numpy as np
 import optax
-import tyro
 
 import seqjax as sj
 
@@ -141,7 +140,6 @@ def draw(options: Options, result: sj.training.SweepResult, largest: np.ndarray)
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError) as error:
-        sys.exit(f"sweep.py: {error}")
+    from command_line import run
+
+    run(main, Options, length=2)

@@ -1,7 +1,9 @@
 """What part of speech is each word? A tag for every word, from what stands around it and in it.
 
-    python examples/tagging.py                    English sentences from the web, which come with it
-    python examples/tagging.py --data my/folder   its train.tsv, dev.tsv, test.tsv (.gz): WORD TAB TAG
+    python examples/tagging.py    English sentences from the web, which come with it
+
+Your own data: --data FOLDER with train.tsv, dev.tsv, test.tsv, one word TAB tag a line, an empty line
+after each sentence; --bad skip leaves out sentences that cannot be read.
 
     x_t = [E[word_t], ends of LSTM→, LSTM← over letters]   p(tag_t) = softmax([LSTM→, LSTM←]_t V + b)
 
@@ -18,7 +20,6 @@ from typing import Literal
 import jax
 import matplotlib.figure
 import numpy as np
-import tyro
 
 import seqjax as sj
 from seqjax.data import Buckets, Example, Labels, Vocabulary, read_columns
@@ -143,7 +144,6 @@ def main(options: Options) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"tagging.py: {error}")
+    from command_line import run
+
+    run(main, Options)

@@ -1,7 +1,9 @@
 """Read a sequence, write another of any length: an encoder, a decoder, and attention that is drawn.
 
-    python examples/translation.py                    dates: "march 5, 2021" -> "2021-03-05"
-    python examples/translation.py --data my/folder   its train.de, train.en, dev.de, ...
+    python examples/translation.py    dates: "march 5, 2021" -> "2021-03-05"
+
+Your own data: --data FOLDER --languages de en with train.de, train.en, dev.de, dev.en, test.de, test.en,
+one sentence a line, beside its translation; --bad skip leaves out pairs that cannot be read.
 
 The encoder reads in both directions; at each step the decoder looks back at what it needs (Bahdanau,
 Cho, Bengio 2015), and beam search writes. attention.png shows from where each token was read. The same
@@ -18,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
-import tyro
 
 import seqjax as sj
 from seqjax.data import Buckets, Example, Vocabulary, read_parallel
@@ -143,7 +144,6 @@ def draw(model, params, source, target, read, written, run: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"translation.py: {error}")
+    from command_line import run
+
+    run(main, Options)

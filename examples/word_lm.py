@@ -1,8 +1,10 @@
 """A language model over words, and what its memory buys: beside counts, and beside a window.
 
-    python examples/word_lm.py                    the embedded Shakespeare, its 4,000 most frequent words
-    python examples/word_lm.py --data my/folder   its train.txt, valid.txt, test.txt (or .txt.gz)
-    python examples/word_lm.py --cell window      the same model with no memory beyond three words
+    python examples/word_lm.py                  the embedded Shakespeare, its 4,000 most frequent words
+    python examples/word_lm.py --cell window    the same model with no memory beyond three words
+
+Your own data: --data FOLDER with train.txt, valid.txt, test.txt (or .txt.gz), words and marks parted by
+white space; --vocabulary for how many of them are known.
 
     x_t = E[word_t]     s_t, y_t = cell(s_{t-1}, x_t)     p(word_{t+1}) = softmax(y_t Eᵀ + b)
 
@@ -21,7 +23,6 @@ from typing import Literal
 
 import jax
 import numpy as np
-import tyro
 
 import seqjax as sj
 from seqjax.data import Windows, WordTokenizer, lanes, passes, read_text
@@ -141,7 +142,6 @@ def main(options: Options) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"word_lm.py: {error}")
+    from command_line import run
+
+    run(main, Options, vocabulary=2)

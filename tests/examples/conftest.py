@@ -43,6 +43,7 @@ def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     def run(name: str, *arguments: object) -> Finished:
         path = os.fspath(ROOT / "examples" / name)
         monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
+        monkeypatch.setattr(sys, "path", [os.fspath(ROOT / "examples"), *sys.path])  # as python has
         capsys.readouterr()
         message, code = "", 0
         try:

@@ -84,10 +84,13 @@ def test_a_text_that_cannot_be_learned_from_ends_in_one_line(
     assert not (tmp_path / "run").exists()  # nothing is left behind that would be in the way
 
 
-@pytest.mark.parametrize("option", ["--steps", "--evaluations", "--sample"])
-def test_a_count_below_one_ends_in_one_line(option: str, tmp_path: Path, script: Script):
+@pytest.mark.parametrize(
+    ("option", "most"),
+    [("--steps", "2,147,483,647"), ("--evaluations", "1,000,000"), ("--sample", "1,000,000")],
+)
+def test_a_count_below_one_ends_in_one_line(option: str, most: str, tmp_path: Path, script: Script):
     finished = script("char_lm.py", *TINY, option, 0, "--run", tmp_path / "run")
-    assert finished == (1, "", f"char_lm.py: {option}: expected at least 1, got 0")
+    assert finished == (1, "", f"char_lm.py: {option}: expected an integer from 1 to {most}, got 0")
 
 
 def test_bytes_that_are_no_utf_8_are_learned_as_bytes(tmp_path: Path, script: Script):

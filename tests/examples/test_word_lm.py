@@ -45,4 +45,4 @@ def test_a_part_that_is_missing_is_named(tmp_path, script):
 def test_a_vocabulary_without_words_is_refused(tmp_path, script, vocabulary):
     finished = script("word_lm.py", "--vocabulary", vocabulary, "--run", tmp_path)
     assert finished.code == 1
-    assert "expected at least 2" in finished.err
+    assert "--vocabulary: expected an integer from 2 " in finished.err
