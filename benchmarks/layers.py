@@ -148,11 +148,14 @@ def measure(options: Options, device: Any, say: Callable[[str], None]) -> dict[s
             say(f"{name} is left out: {why}")
         if not present.runs:
             say("no other library is there: ours is timed alone (pip install seqjax[interop])")
+        shapes = [Shape._make(shape) for shape in options.shapes]
+        runs = layers_run.start_on_cores(options.peers, shapes, device, threads, stack)
+        present = present._replace(runs=present.runs | runs)
         one_core = matmul.one_core() if device.platform == "cpu" else None
         cases = [
-            layers_run.Case(cell, Shape._make(shape), kind)
+            layers_run.Case(cell, shape, kind)
             for cell in options.cells
-            for shape in options.shapes
+            for shape in shapes
             for kind in options.kinds
         ]
         found = [

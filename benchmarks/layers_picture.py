@@ -14,7 +14,9 @@ from benchmarks.peers.problem import Shape
 
 COLOURS = {
     "torch": "#d1442f",
+    "ours": "#5a5a5a",
     "ours, state": "#9a9a9a",
+    "ours, scan": "#c4c4c4",
     "linen": "#1f6fb4",
     "nnx": "#7fb2dd",
     "haiku": "#2a9d63",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.peers import FASTEST_OF, PEERS, PROCESS_OF_ITS_OWN, matmul, ours
+from benchmarks.peers import FASTEST_OF, PEERS, PROCESS_OF_ITS_OWN, Peer, cores, matmul, ours
 from benchmarks.peers.problem import Prepared, Problem, Shape, deviation, drawn, flops, sample
 from benchmarks.peers.timing import seconds_of
 from benchmarks.peers.worker import Worker
@@ -16,8 +16,13 @@ from benchmarks.processes import MeasurementError
 AT_LEAST = 0.03
 """Seconds that the calls of one measurement last together."""
 
-OURS = {"ours": "auto", "ours, state": "state"}
-"""Ours, by their `remat`; the others are set beside the first."""
+CORES = ", cores"
+"""What is added to the name of a contestant whose batch is divided among all cores."""
+
+OURS_ON_CORES = cores.OURS + CORES
+
+OURSELVES = Peer("ours", "seqjax", "seqjax")
+"""What `PEERS` would have of ours."""
 
 LARGEST_DEVIATION = 0.02
 """Above it a contestant computes something else: roundings, those of TF32 too, stay far below."""
@@ -47,16 +52,17 @@ Run = Callable[[Case, Problem], Contestant]
 
 
 class Present(NamedTuple):
-    """The peers that can be run, those that cannot and why, and how many threads those have."""
+    """The peers that can be run, those that cannot and why, their threads, and the cores of all."""
 
     runs: dict[str, Run]
     missing: dict[str, str]
     threads: dict[str, Any]
+    cores: int
 
 
 def start(names: Sequence[str], device: Any, threads: int, stack: contextlib.ExitStack) -> Present:
     """Import the peers that are installed; processes of their own end with `stack`."""
-    present = Present({}, {}, {})
+    present = Present({}, {}, {}, threads)
     for name in names:
         peer = PEERS[name]
         if not peer.installed:
@@ -72,6 +78,26 @@ def start(names: Sequence[str], device: Any, threads: int, stack: contextlib.Exi
         except Exception as error:  # whatever a library of others does, it is named and left out
             present.missing[name] = reason(error)
     return present
+
+
+def start_on_cores(
+    names: Sequence[str],
+    shapes: Sequence[Shape],
+    device: Any,
+    threads: int,
+    stack: contextlib.ExitStack,
+) -> dict[str, Run]:
+    """Ours, and those of the peers on JAX that are installed, with the batch divided among all cores."""
+    divisible = any(shape.batch % threads == 0 for shape in shapes)
+    if device.platform != "cpu" or threads < 2 or not divisible:
+        return {}
+    runs: dict[str, Run] = {}
+    for name in cores.NAMES:
+        if name == cores.OURS or (name in names and PEERS[name].installed):
+            worker = stack.enter_context(Worker(name, cores.__name__))
+            worker.ask("start", device.platform, threads)
+            runs[name + CORES] = remote(worker)
+    return runs
 
 
 def local(prepare: Callable[..., Prepared], *options: Any) -> Run:
@@ -107,17 +133,20 @@ def measure(
 ) -> dict[str, Any]:
     """One layer, by all contestants."""
     problem = drawn(case.cell, case.shape)
-    contestants = {name: local(ours.prepare, remat)(case, problem) for name, remat in OURS.items()}
+    contestants = {way: local(ours.prepare, way)(case, problem) for way in ours.WAYS}
     expected = contestants["ours"].sample
     deviations = {name: agree(each.sample, expected) for name, each in contestants.items()}
     left_out = {}
     for name, run in present.runs.items():
-        if case.cell in PEERS[name].without:
+        peer = PEERS.get(name.removesuffix(CORES), OURSELVES)
+        if case.cell in peer.without:
             left_out[name] = f"has no {case.cell}"
             continue
+        if name.endswith(CORES) and case.shape.batch % present.cores:
+            continue  # there is no row for each
         try:
             contestant = run(case, problem)
-            if PEERS[name].variant(case.cell) is None:
+            if peer.variant(case.cell) is None:
                 deviations[name] = agree(contestant.sample, expected)
         except Exception as error:  # as above
             left_out[name] = reason(error)
@@ -147,8 +176,10 @@ def measure(
             for name, contestant in contestants.items()
         },
         "left_out": left_out,
-        **compared(seconds, case, rates),
+        **compared(seconds, case, rates, "ours"),
     }
+    if OURS_ON_CORES in seconds:
+        found["cores"] = compared(seconds, case, rates, OURS_ON_CORES)
     say(f"{number} {case}: ours {found['contestants']['ours']['median_ms']:.3g} ms, " + told(found))
     return found
 
@@ -172,24 +203,28 @@ def in_turn(calls: Mapping[str, Callable[[float], float]], rounds: int) -> dict[
 
 
 def compared(
-    seconds: Mapping[str, Sequence[float]], case: Case, rates: Sequence[float]
+    seconds: Mapping[str, Sequence[float]], case: Case, rates: Sequence[float], mine: str
 ) -> dict[str, Any]:
-    """Medians of the ratios of each round: the times of the others to that of ours.
+    """Medians of the ratios of each round: the times of the others to that of `mine`.
 
-    fastest: that of the libraries on JAX whose median is the least, out of those with the same function.
-    share: the rate of ours in its matmuls, in units of that of the big matmul in the same round.
+    fastest: that of the libraries on JAX whose median is the least, as their documents use them, out of
+    those with the same function; fastest_cores: the same with the batch divided among all cores.
+    share: the rate of `mine` in its matmuls, in units of that of the big matmul in the same round.
     """
-    mine = seconds["ours"]
+    base = seconds[mine]
     ratios = {
-        name: significant(statistics.median(a / b for a, b in zip(each, mine, strict=True)))
+        name: significant(statistics.median(a / b for a, b in zip(each, base, strict=True)))
         for name, each in seconds.items()
-        if name != "ours"
+        if name != mine
     }
-    able = [n for n in FASTEST_OF if n in seconds and case.cell not in PEERS[n].other]
-    shares = [flops(*case) / each / rate for each, rate in zip(mine, rates, strict=True)]
+    median = lambda name: statistics.median(seconds[name])
+    same = [name for name in FASTEST_OF if case.cell not in PEERS[name].other]
+    divided = [name + CORES for name in same]
+    shares = [flops(*case) / each / rate for each, rate in zip(base, rates, strict=True)]
     return {
         "ratios": ratios,
-        "fastest": min(able, key=lambda name: statistics.median(seconds[name]), default=None),
+        "fastest": min((name for name in same if name in seconds), key=median, default=None),
+        "fastest_cores": min((n for n in divided if n in seconds), key=median, default=None),
         "share_of_matmul_rate": significant(statistics.median(shares)),
     }
 

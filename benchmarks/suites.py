@@ -27,6 +27,12 @@ SECTIONS = "benchmarks.md"
 
 SUITES = {
     "layers": Suite("one layer, forward and backward, beside other libraries", SECTIONS),
+    "compile": Suite("tracing and compilation, beside other libraries", SECTIONS),
+    "generate": Suite("tokens a second, written by a language model", SECTIONS),
+    "train": Suite("a language model, trained beside other libraries", SECTIONS),
+    "sweep": Suite("many small models in one program, beside one after another", SECTIONS),
+    "parallel": Suite("training on all cores, beside one", SECTIONS),
+    "soak": Suite("whether training on all cores ever stops", SECTIONS),
     "memory": Suite("what gradients through time keep, and what keeping less costs", "memory.md"),
     "diagnose": Suite("what sj.diagnose costs beside a gradient", "diagnose_cost.md"),
     "online": Suite("what online gradient rules cost", "online.md"),

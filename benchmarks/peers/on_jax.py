@@ -6,8 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
 
 from benchmarks.peers.problem import Prepared
+
+ROWS = PartitionSpec(None, "rows")
+"""Where xs and ys are divided: along the batch, their second axis."""
 
 
 def prepared(
@@ -21,14 +26,18 @@ def prepared(
     """`forward(params, xs) -> ys`, or the gradient of mean(ys²) by params, as one program.
 
     params and xs are its arguments, so that nothing is folded into it. weights: gradients in our order,
-    from what is like params. outputs: ys [T, B, H], from ys.
+    from what is like params. outputs: ys [T, B, H], from ys. In a process with several CPU devices
+    (`benchmarks.peers.cores`) each has a part of the batch.
     """
 
     def loss(params: Any, xs: Any) -> Any:
         return jnp.mean(jnp.square(forward(params, xs)))
 
-    run = jax.jit(forward if kind == "forward" else jax.grad(loss))
+    function = forward if kind == "forward" else jax.grad(loss)
     params, xs = jax.tree.map(jnp.asarray, (params, xs))
+    if jax.default_backend() == "cpu" and jax.device_count() > 1:
+        function = divided(function, kind)
+    run = jax.jit(function)
 
     def read(result: Any) -> list[np.ndarray]:
         if kind == "forward":
@@ -36,3 +45,20 @@ def prepared(
         return weights(jax.tree.map(np.asarray, result))
 
     return Prepared(lambda: jax.block_until_ready(run(params, xs)), read)
+
+
+def divided(function: Callable[[Any, Any], Any], kind: str) -> Callable[[Any, Any], Any]:
+    """The same over the rows of all devices: outputs side by side, gradients averaged at once."""
+    mesh = Mesh(np.array(jax.devices()), ROWS[1:])
+
+    def mean(params: Any, xs: Any) -> Any:
+        gradient, again = ravel_pytree(function(params, xs))
+        return again(jax.lax.pmean(gradient, ROWS[1]))
+
+    return jax.shard_map(
+        function if kind == "forward" else mean,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), ROWS),
+        out_specs=ROWS if kind == "forward" else PartitionSpec(),
+        check_vma=False,
+    )

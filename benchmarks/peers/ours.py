@@ -1,4 +1,4 @@
-"""Ours: `sj.unroll`, with its defaults or with another `remat`."""
+"""Ours: `sj.unroll`, with its defaults or in another way."""
 
 from typing import Any
 
@@ -18,11 +18,19 @@ CELLS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def prepare(problem: Problem, kind: str, remat: Any = "auto") -> Prepared:
+WAYS: dict[str, dict[str, Any]] = {
+    "ours": {},
+    "ours, state": {"remat": "state"},
+    "ours, scan": {"engine": "scan"},
+}
+"""Of how it runs; the others are set beside the first."""
+
+
+def prepare(problem: Problem, kind: str, way: str = "ours") -> Prepared:
     """A layer, or its gradient, under jit."""
     make, params = CELLS[problem.cell]
     cell = make(problem.features)
-    forward = lambda params, xs: sj.unroll(cell, params, xs, remat=remat)[1]
+    forward = lambda params, xs: sj.unroll(cell, params, xs, **WAYS[way])[1]
     weights = params(*map(jnp.asarray, problem.weights))
     return prepared(
         forward, weights, problem.xs, kind, lambda found: [a for a in found if a is not None]

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from benchmarks.peers import PEERS
-from benchmarks.peers.problem import Prepared, Shape, drawn, sample
+from benchmarks.peers.problem import Prepared, Problem, Shape, drawn, sample
 from benchmarks.peers.timing import rest, seconds_of
 from benchmarks.processes import ROOT, MeasurementError, environment, last_lines
 
@@ -22,12 +23,12 @@ from benchmarks.processes import ROOT, MeasurementError, environment, last_lines
 class Worker:
     """The process of one peer; it does not outlive the `with` block."""
 
-    def __init__(self, name: str) -> None:
-        """Start it; what it imports is waited for at the first question."""
+    def __init__(self, name: str, module: str = "benchmarks.peers.worker") -> None:
+        """Start it; what it imports is waited for at the first question. module: what answers there."""
         self.name = name
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.worker", name],
+            [sys.executable, "-m", module, name],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.PIPE,
@@ -100,11 +101,15 @@ class Server:
         """Draw the same numbers as the other processes, run once, and keep the call."""
         problem = drawn(cell, Shape._make(shape))
         start = time.perf_counter()
-        prepared: Prepared = self.module.prepare(problem, kind, self.device)
+        prepared: Prepared = self.begin(problem, kind)
         result = prepared.run()
         seconds = time.perf_counter() - start
         self.prepared = prepared
         return {"first_call_seconds": seconds, "sample": sample(prepared.read(result))}
+
+    def begin(self, problem: Problem, kind: str) -> Prepared:
+        """What its module makes of it."""
+        return self.module.prepare(problem, kind, self.device)
 
     def time(self, at_least: float) -> float:
         """Seconds of one call."""
@@ -112,16 +117,16 @@ class Server:
         return seconds_of(self.prepared.run, at_least)
 
 
-def serve(name: str) -> None:
-    """Answer until nobody asks any more."""
+def serve(name: str, kind: Callable[[str], Any] = Server) -> None:
+    """Answer until nobody asks any more. kind: what is asked of a peer are the methods of its result."""
     # Answers have the pipe to themselves: what a library prints goes beside.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    server: Server | None = None
+    server: Any = None
     for line in sys.stdin:
         question, *arguments = json.loads(line)
         try:
-            server = server or Server(name)
+            server = server or kind(name)
             answer = {"answer": getattr(server, question)(*arguments)}
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}

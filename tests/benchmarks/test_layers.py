@@ -15,6 +15,8 @@ import pytest
 
 import seqjax as sj
 from benchmarks import layers, layers_report, layers_run
+from benchmarks.layers_goals import verdicts
+from benchmarks.machine import describe_machine
 from benchmarks.peers import PEERS, matmul, ours, timing
 from benchmarks.peers.problem import (
     GATES,
@@ -99,8 +101,8 @@ def test_a_peer_computes_the_same_values_and_gradients_from_the_same_weights(nam
 @pytest.mark.parametrize("cell", GATES)
 def test_ours_computes_the_same_whatever_is_kept(cell):
     for kind, expected in zip(KINDS, by_ours(cell), strict=True):
-        for remat in layers_run.OURS.values():
-            assert_same(results(ours.prepare(drawn(cell, SHAPE), kind, remat)), expected)
+        for way in ours.WAYS:
+            assert_same(results(ours.prepare(drawn(cell, SHAPE), kind, way)), expected)
 
 
 def test_nothing_that_is_timed_is_zero():
@@ -191,13 +193,13 @@ def test_ratios_are_medians_over_rounds_and_the_fastest_has_the_same_function():
     }
     case = layers_run.Case("Elman", SHAPE, "forward")
     rates = [10 * flops(*case), 2 * flops(*case), flops(*case)]
-    found = layers_run.compared(seconds, case, rates)
+    found = layers_run.compared(seconds, case, rates, "ours")
     assert found["ratios"] == {"linen": 1.0, "haiku": 0.5, "keras": 0.05, "torch": 3.0}
     assert found["share_of_matmul_rate"] == 0.25  # of 0.1, 0.25 and 0.25
     assert found["fastest"] == "linen"  # haiku's has relu, and keras is not one of those
-    lstm = layers_run.compared(seconds, case._replace(cell="LSTM"), rates)
+    lstm = layers_run.compared(seconds, case._replace(cell="LSTM"), rates, "ours")
     assert lstm["fastest"] == "haiku"
-    alone = layers_run.compared({"ours": [1.0]}, case, [1.0])
+    alone = layers_run.compared({"ours": [1.0]}, case, [1.0], "ours")
     assert (alone["fastest"], alone["ratios"]) == (None, {})
 
 
@@ -230,7 +232,7 @@ def test_a_small_run_writes_results_picture_and_section(tmp_path, capsys):
     shown = capsys.readouterr().out
     for case in found["cases"]:
         others = {"linen", "torch"} | ({"equinox"} if case["cell"] == "GRU" else set())
-        assert set(case["contestants"]) == {*layers_run.OURS, *others}
+        assert set(case["contestants"]) == {*ours.WAYS, *others}
         for contestant in case["contestants"].values():
             assert len(contestant["seconds"]) == 2
             assert min(contestant["seconds"]) > 0
@@ -268,7 +270,54 @@ def test_peers_that_are_not_installed_are_named(tmp_path, monkeypatch, capsys):
     assert "- haiku is missing: dm-haiku is not installed." in page
     assert "No other library was there" in page
     (case,) = found["cases"]
-    assert set(case["contestants"]) == set(layers_run.OURS)
+    assert set(case["contestants"]) == set(ours.WAYS)
+
+
+@pytest.mark.usefixtures("quick", "standard_promotion")
+def test_with_the_batch_divided_among_cores_the_same_is_computed_and_set_beside_its_like(tmp_path):
+    count = describe_machine()["cores_usable"]
+    if count < 2:
+        pytest.skip("there is one core")
+    shape = [str(size) for size in (2 * count, 5, 4, 6)]
+    found = run(tmp_path, "--cells", "LSTM", "--peers", "linen", "--shapes", *shape)
+    for case in found["cases"]:
+        assert set(case["contestants"]) == {*ours.WAYS, "linen", "ours, cores", "linen, cores"}
+        assert all(one["deviation"] < 1e-5 for one in case["contestants"].values())
+        rounds = [case["contestants"][f"{name}, cores"]["seconds"] for name in ("linen", "ours")]
+        ratios = [theirs / mine for theirs, mine in zip(*rounds, strict=True)]
+        assert case["cores"]["ratios"]["linen, cores"] == pytest.approx(np.median(ratios), rel=1e-2)
+        assert case["cores"]["fastest"] == "linen"
+        assert case["cores"]["fastest_cores"] == "linen, cores"
+    page = (tmp_path / "docs/benchmarks.md").read_text("utf-8")
+    assert "| ours, cores, ms | of matmul | ours | fastest | fastest, cores |" in page
+    assert "### What is to be reached" in page
+
+
+def test_goals_ask_the_cases_that_they_speak_of_and_name_those_that_miss():
+    def case(cell, shape, kind, torch, share=0.9):
+        ratios = {"torch": torch, "linen": 1.3, "linen, cores": 1.05}
+        compared = {
+            "ratios": ratios,
+            "fastest": "linen",
+            "fastest_cores": "linen, cores",
+            "share_of_matmul_rate": share,
+        }
+        return {"cell": cell, "shape": shape, "kind": kind, **compared, "cores": compared}
+
+    small, large = [32, 128, 128, 128], [64, 128, 512, 512]
+    cases = [
+        case("LSTM", small, "forward+backward", 1.01, share=0.79),
+        case("GRU", small, "forward+backward", 1.19),
+        case("LSTM", large, "forward", 0.89),
+        case("Elman", small, "forward", 0.94),
+    ]
+    backward, forward, fastest, divided, share = verdicts({"cases": cases})
+    assert (backward.asked, backward.missed) == (2, ["GRU 32, 128, 128, 128 (1.19 of 1.2)"])
+    assert (forward.asked, forward.missed) == (2, ["Elman 32, 128, 128, 128 (0.94 of 0.95)"])
+    assert (fastest.asked, len(fastest.missed)) == (4, 3)  # at H = 512 it is 1.05 that is asked
+    assert "Elman 32, 128, 128, 128 forward (1.30 of 1.5)" in fastest.missed
+    assert (divided.asked, len(divided.missed)) == (3, 3)
+    assert (share.asked, share.missed) == (1, ["LSTM 32, 128, 128, 128 (0.79 of 0.8)"])
 
 
 def not_found(*packages: str):
@@ -286,10 +335,10 @@ def test_a_peer_that_fails_or_computes_something_else_is_left_out_and_named():
         return layers_run.Contestant(lambda at_least: 1e-9, 0.1, [[0.0] * 90])
 
     said = []
-    present = layers_run.Present({"linen": failing, "torch": cheating}, {}, {})
+    present = layers_run.Present({"linen": failing, "torch": cheating}, {}, {}, 2)
     case = layers_run.Case("Elman", SHAPE, "forward")
     found = layers_run.measure(case, present, jax.devices("cpu")[0], 1, said.append, "1/1")
-    assert set(found["contestants"]) == set(layers_run.OURS)
+    assert set(found["contestants"]) == set(ours.WAYS)
     assert found["left_out"]["linen"] == "TypeError: no such thing"
     assert found["left_out"]["torch"].startswith("it computes something else")
     assert any(line.startswith("linen is left out of Elman forward") for line in said)
