@@ -33,6 +33,9 @@ SUITES = {
     "sweep": Suite("many small models in one program, beside one after another", SECTIONS),
     "parallel": Suite("training on all cores, beside one", SECTIONS),
     "soak": Suite("whether training on all cores ever stops", SECTIONS),
+    "tune": Suite(
+        "the engine and the chunks of gated cells, which are written into a table", SECTIONS
+    ),
     "memory": Suite("what gradients through time keep, and what keeping less costs", "memory.md"),
     "diagnose": Suite("what sj.diagnose costs beside a gradient", "diagnose_cost.md"),
     "online": Suite("what online gradient rules cost", "online.md"),
