@@ -41,7 +41,8 @@ PAGE = """\
 `sj.diagnose(cell, params, xs, loss)` with its defaults, beside the compiled gradient of the same loss
 with respect to params. Both are called in turn, {rounds} rounds after two that are not counted, so that
 nothing is compiled any more; medians, and the median of the ratios of all rounds. At most {goal} is
-asked for. Counted in operations (decompositions aside) it is fewer than ten at a batch of 1, 4 and 32
+asked for. Counted in operations (decompositions aside) it is fewer than ten gradients of the plain scan
+at a batch of 1, 4 and 32
 (tests/diagnostics/test_report.py). By the clock, a gradient of a few milliseconds is beside 25 to 50
 milliseconds that no small batch saves: the singular values of each recurrent matrix, the size of up to
 48 terms of the gradient as large as all the weights, and some forty calls of the device.

@@ -30,14 +30,6 @@ class Options:
     """T, B, D, H of the sequence whose bytes and time are measured."""
     longest: tuple[int, int, int, int] = (1_000_000, 1, 128, 128)
     """T, B, D, H of the sequence that only segments can hold."""
-    layers: tuple[tuple[int, int, int, int], ...] = (
-        (64, 16, 64, 64),
-        (128, 32, 128, 128),
-        (128, 32, 256, 256),
-        (128, 64, 512, 512),
-        (512, 1, 128, 128),
-    )
-    """T, B, D, H of the layers on which the chunked engine is set beside the scan."""
     rounds: int = 5
     """Rounds of each time, after one that is not counted."""
     into: Path = ROOT
@@ -70,7 +62,7 @@ def check(options: Options, file: Path) -> None:
         )
     if options.report_only and not file.is_file():
         sys.exit(f"{file} does not exist; expected it, as a measurement writes it")
-    shapes = (options.long, options.longest, *options.layers)
+    shapes = (options.long, options.longest)
     if options.rounds < 1 or any(size < 1 for shape in shapes for size in shape):
         sys.exit("rounds and all sizes: expected at least 1")
 
@@ -98,18 +90,11 @@ def measure(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         "bytes": bytes_of(account, say),
         "growth": bytes_of(growth, say),
         "times": [],
-        "engines": [],
     }
     for loss in LOSSES:
         plain = Case("LSTM", long, "every output" if loss == "folded" else loss, None)
         cases = [plain, *(Case("LSTM", long, loss, remat) for remat in REMATS[1:])]
         results["times"] += times_of(cases, options.rounds, say)
-    for cell in ("LSTM", "GRU", "Elman"):
-        for shape in map(Shape._make, options.layers):
-            cases = [
-                Case(cell, shape, "every output", "auto", engine) for engine in ("scan", "chunked")
-            ]
-            results["engines"] += times_of(cases, 3 * options.rounds, say)
     return results
 
 

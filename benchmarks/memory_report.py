@@ -1,6 +1,5 @@
 """docs/memory.md, written from results/memory.json: every measured number comes from there."""
 
-import statistics
 from typing import Any
 
 import seqjax as sj
@@ -69,10 +68,6 @@ def page(results: dict[str, Any]) -> str:
         *goals(results, longest),
         f"\n## Every cell, {long}\n",
         *every_cell(results),
-        "\n## The chunked engine beside the scan\n\nForward and backward, a loss of every output: the "
-        "scan's time over the chunked engine's, and that of the chunked engine. `auto` takes it only "
-        "where `remat` asks for less memory.\n",
-        *engines(results),
         "",
         HOW,
         f"{ran_on(results)}\n",
@@ -123,40 +118,12 @@ def every_cell(results: dict[str, Any]) -> list[str]:
     return table(["cell", "loss", "remat", "MB by XLA", "MB planned"], rows)
 
 
-def engines(results: dict[str, Any]) -> list[str]:
-    """How many times faster the chunked engine is, shape by shape."""
-    shapes = list(dict.fromkeys(tuple(entry["shape"]) for entry in results["engines"]))
-    cells = list(dict.fromkeys(entry["cell"] for entry in results["engines"]))
-    rows = []
-    for shape in shapes:
-        row = [str(Shape._make(shape))]
-        for cell in cells:
-            scan, chunked = (
-                one(results["engines"], cell, list(shape), "every output", "auto", engine)
-                for engine in ("scan", "chunked")
-            )
-            milliseconds = 1e3 * statistics.median(chunked["seconds"])
-            row.append(f"{1 / chunked['ratio']:.2f} ({milliseconds:,.1f} ms)")
-            assert scan["ratio"] == 1
-        rows.append(row)
-    return table(["shape", *cells], rows)
-
-
 def one(
-    entries: list[dict[str, Any]],
-    cell: str,
-    shape: list[int],
-    loss: str,
-    remat: str | None,
-    engine: str = "auto",
+    entries: list[dict[str, Any]], cell: str, shape: list[int], loss: str, remat: str | None
 ) -> dict[str, Any]:
     """The one entry of a case."""
-    (found,) = [
-        entry
-        for entry in entries
-        if [entry[n] for n in ("cell", "shape", "loss", "remat", "engine")]
-        == [cell, shape, loss, remat, engine]
-    ]
+    wanted = [cell, shape, loss, remat]
+    (found,) = [e for e in entries if [e[n] for n in ("cell", "shape", "loss", "remat")] == wanted]
     return found
 
 

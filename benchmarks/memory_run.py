@@ -37,19 +37,18 @@ class Shape(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One gradient: of which loss, of which cell, keeping what, by which engine."""
+    """One gradient: of which loss, of which cell, keeping what."""
 
     cell: str
     shape: Shape
     loss: str
     remat: str | int | None
-    engine: str = "auto"
 
 
 def gradient(case: Case) -> Callable[[Any, Array], Any]:
     """∂L/∂params, L the mean square of what the loss looks at."""
     cell = CELLS[case.cell](case.shape.features)
-    options: Any = {"remat": case.remat, "engine": case.engine}
+    options: Any = {"remat": case.remat}
 
     def loss(params: Any, xs: Array) -> Array:
         if case.loss == "folded":
@@ -138,7 +137,7 @@ def times_of(
             }
         )
         say(
-            f"{case.cell}, {case.shape}, {case.loss}, {case.engine}, {case.remat!r}: "
+            f"{case.cell}, {case.shape}, {case.loss}, {case.remat!r}: "
             f"{1e3 * statistics.median(each):,.1f} ms, {found[-1]['ratio']:.2f} of the first"
         )
     return found

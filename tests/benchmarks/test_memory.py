@@ -15,17 +15,13 @@ def test_a_small_measurement_writes_results_picture_and_page(tmp_path, monkeypat
     few = {name: memory.CELLS[name] for name in ("LSTM", "MGU, not gated")}
     monkeypatch.setattr(memory, "CELLS", few)
     small = ["--long", "80", "2", "3", "4", "--longest", "200", "1", "3", "4"]
-    memory.main([*small, "--layers", "6", "2", "3", "4", "--rounds", "1", "--into", str(tmp_path)])
+    memory.main([*small, "--rounds", "1", "--into", str(tmp_path)])
     results = json.loads((tmp_path / "benchmarks/results/memory.json").read_text("utf-8"))
     assert (tmp_path / "benchmarks/results/memory.png").read_bytes()[1:4] == b"PNG"
     page = (tmp_path / "docs/memory.md").read_text("utf-8")
     for entry in results["bytes"]:
         assert entry["temporary_bytes"] > 0
         assert f"{entry['temporary_bytes'] / 1e6:,.1f}" in page
-    (scan, chunked) = [e for e in results["engines"] if e["cell"] == "GRU"]
-    assert scan["ratio"] == 1
-    assert f"{1 / chunked['ratio']:.2f} (" in page
-    assert len(scan["seconds"]) == 3
     memory.main(["--report-only", "--into", str(tmp_path)])
     assert (tmp_path / "docs/memory.md").read_text("utf-8") == page
 

@@ -412,9 +412,10 @@ def derivatives(name: str) -> Callable[..., Any]:
     case = make_case(name)
 
     def of(arguments, direction):
-        loss = lambda arguments: score(run_with_lengths(sj.unroll, case, *arguments))
-        _, tangent = jax.jvp(loss, (arguments,), (direction,))
-        return jax.grad(loss)(arguments), tangent
+        by = lambda run: lambda arguments: score(run_with_lengths(run, case, *arguments))
+        forward = by(functools.partial(sj.unroll, engine="scan"))
+        _, tangent = jax.jvp(forward, (arguments,), (direction,))
+        return jax.grad(by(sj.unroll))(arguments), tangent
 
     return jax.jit(of)
 

@@ -20,7 +20,7 @@ def final_state(cell, params, xs, start):
     """The real vector of s_T as a function of that of s_0, by unroll."""
 
     def run(vector):
-        state, _ = sj.unroll(cell, params, xs, from_vector(start, vector))
+        state, _ = sj.unroll(cell, params, xs, from_vector(start, vector), engine="scan")
         return to_vector(state)
 
     return run
