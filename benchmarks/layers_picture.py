@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.layers_report import cells, others
+from benchmarks.layers_run import OURS_ON_CORES
 from benchmarks.peers import PEERS
 from benchmarks.peers.problem import Shape
 
 COLOURS = {
     "torch": "#d1442f",
-    "ours": "#5a5a5a",
+    "ours, cores": "#1a1a1a",
     "ours, state": "#9a9a9a",
     "ours, scan": "#c4c4c4",
     "linen": "#1f6fb4",
@@ -28,14 +29,16 @@ COLOURS = {
 def picture(results: dict[str, Any]) -> bytes:
     """A PNG: a panel for each cell and kind, a group of bars for each shape."""
     kinds = list(dict.fromkeys(case["kind"] for case in results["cases"]))
-    rows = cells(results)
+    rows, names = cells(results), others(results)
+    if any(OURS_ON_CORES in case["ratios"] for case in results["cases"]):
+        names = [OURS_ON_CORES, *names]
     figure = Figure(figsize=(1 + 6.2 * len(kinds), 0.9 + 2.7 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(rows), len(kinds), squeeze=False, sharey=True)
     for line, cell in zip(panels, rows, strict=True):
         for axes, kind in zip(line, kinds, strict=True):
             cases = [c for c in results["cases"] if (c["cell"], c["kind"]) == (cell, kind)]
-            draw(axes, cases, others(results))
+            draw(axes, cases, names)
             axes.set_title(f"{cell}, {kind}", fontsize=10)
         line[0].set_ylabel("times as long as ours")
     ratios = [ratio for case in results["cases"] for ratio in case["ratios"].values()]

@@ -1,5 +1,6 @@
 """Ours: `sj.unroll`, with its defaults or in another way."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,10 +29,15 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def prepare(problem: Problem, kind: str, way: str = "ours") -> Prepared:
     """A layer, or its gradient, under jit."""
-    make, params = CELLS[problem.cell]
-    cell = make(problem.features)
-    forward = lambda params, xs: sj.unroll(cell, params, xs, **WAYS[way])[1]
-    weights = params(*map(jnp.asarray, problem.weights))
+    forward, weights = layer(problem, way)
     return prepared(
         forward, weights, problem.xs, kind, lambda found: [a for a in found if a is not None]
     )
+
+
+def layer(problem: Problem, way: str = "ours") -> tuple[Callable[[Any, Any], Any], Any]:
+    """`forward(params, xs) -> ys`, and params."""
+    make, params = CELLS[problem.cell]
+    cell = make(problem.features)
+    forward = lambda params, xs: sj.unroll(cell, params, xs, **WAYS[way])[1]
+    return forward, params(*map(jnp.asarray, problem.weights))

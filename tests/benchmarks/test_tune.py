@@ -1,5 +1,6 @@
 """benchmarks.tune: every choice computes the same, and the table has the one that was clearly best."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ from benchmarks import frame, layers_run, tune
 from benchmarks.peers.problem import KINDS, Shape, drawn
 from seqjax.unroll import tuned as table
 from seqjax.unroll.tuned import Tuned
+
+chunked = importlib.import_module("seqjax.unroll.chunked")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,9 +64,23 @@ def test_every_choice_computes_the_same_and_leaves_the_table_as_it_was(kind):
     )
     for other in others:
         for came, expected in zip(other, by_scan, strict=True):
-            if expected is not None:
-                np.testing.assert_allclose(came, expected, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(came, expected, rtol=1e-4, atol=1e-6)
     assert before == table.TUNED
+
+
+def test_what_is_timed_is_what_the_choice_asks_for(monkeypatch):
+    """Also after the next choice is made: chunks of 2 are three rounds of a loop, and a rest."""
+    asked = []
+    monkeypatch.setattr(chunked, "tuned", lambda: asked.append(table.tuned()) or table.tuned())
+    problem = drawn("LSTM", Shape(3, 7, 4, 6))
+    calls = [
+        tune.compiled(problem, "forward", "cpu", choice)
+        for choice in (Tuned("chunked", 2), Tuned("chunked", 3), Tuned("scan", 16))
+    ]
+    assert [choice.chunk for choice in asked] == [2, 3]
+    for call in calls:
+        call()
+    assert len(asked) == 2  # nothing is traced again when it is timed
 
 
 def test_a_small_run_writes_the_table_and_the_section(checkout, monkeypatch, capsys):
