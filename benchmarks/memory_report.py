@@ -16,12 +16,13 @@ of it waits in memory, and how much is computed a second time:
 
 | remat | what is kept | what is computed twice |
 |---|---|---|
+| `"auto"` | of most gated cells on a CPU the states and the gates; else as `None` | nothing |
 | `None` | what autodiff keeps of each step: inputs of every product, every gate | nothing |
 | `"state"` | the states s_t | z, r and the gates; of a gated cell for a chunk of steps side by side |
 | `"sqrt"` | one state in ⌈√T⌉ steps | the run, one segment after another, and what `"state"` does |
 | an integer | one state in so many steps | the same |
 
-Values and gradients are the same. `"auto"` is None. `sj.unroll_fold` folds the loss into the run, so
+Values and gradients are the same. `sj.unroll_fold` folds the loss into the run, so
 that the outputs, and what is made of them, exist for one segment (or 64 steps) at a time.
 `sj.plan_memory(cell, time, batch)` says beforehand what each choice takes:
 """

@@ -169,6 +169,16 @@ def _pulled(
     return join_floating(after, others), y, pull
 
 
+def kept_of_step(cell: GatedCell, params: Params, state: State, x: Array) -> tuple[State, Any]:
+    """What reverse mode keeps of one step where it keeps the gates."""
+    r = recurrent_matmul(cell.recurrent_input(state), cell.recurrent_kernel(params))
+    z, gate_params = cell.project(params, x), cell.gate_params(params)
+    as_sum = rule_of(cell, params, state, x[None]).as_sum
+    plan = Plan(None, None, None, False)
+    after, _, pull = _pulled(cell, plan, gate_params, z, r, state, None, as_sum=as_sum)
+    return after, pull
+
+
 class Rule(NamedTuple):
     """What the trace of a gate tells.
 

@@ -1,6 +1,7 @@
 """`plan_memory`: what reverse mode keeps, and computes again, under each `remat`; nothing is run."""
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,8 @@ from seqjax import checks
 from seqjax.cell import Cell, Layered, Params, State, as_gated
 from seqjax.floating import join_floating, split_floating
 from seqjax.plan import Plan
+from seqjax.unroll.chunked import kept_of_step
+from seqjax.unroll.engines import choose
 from seqjax.unroll.refusals import check_cell, check_step, named, params_of
 from seqjax.unroll.segments import segment_length
 from seqjax.unroll.tuned import tuned
@@ -64,12 +67,14 @@ class Layer(NamedTuple):
     """A leaf cell of a run, and the bytes of one step of one row of the batch.
 
     residuals: what autodiff keeps of a step, without the inputs where those are the caller's own.
+    auto: what the engine keeps that `remat="auto"` has.
     between: its inputs, where they are the outputs of another layer.
     """
 
     gated: bool
     state: int
     residuals: int
+    auto: int
     between: int
 
 
@@ -80,6 +85,7 @@ def plan_memory(
 
     xs: [time, batch, in_features], float32; None stands for `cell.features`.
 
+    "auto" keeps what its engine keeps: of gated cells on a CPU states and gates, else what None keeps.
     With R bytes that autodiff keeps of a step and S bytes of state, all layers together, None keeps T R,
     "state" keeps T S, and "sqrt" keeps √T S and has √T S of one segment beside them. What a loss makes
     of the outputs comes to it, and so do the gradients. A compiler may need less: it drops what no
@@ -90,7 +96,7 @@ def plan_memory(
     >>> import seqjax as sj
     >>> plan = sj.plan_memory(sj.LSTM(256), time=16384, batch=8, in_features=64)
     >>> [(row.remat, round(row.kept / 1e6)) for row in plan.rows]
-    [(None, 1611), ('state', 268), ('sqrt', 2)]
+    [('auto', 940), (None, 1611), ('state', 268), ('sqrt', 2)]
     """
     with named("plan_memory"):
         check_cell(cell)
@@ -113,6 +119,7 @@ def plan_memory(
         time,
         batch,
         (
+            MemoryRow("auto", rows * sum(x.auto for x in layers), rows * between, "nothing"),
             MemoryRow(None, rows * sum(x.residuals for x in layers), rows * between, "nothing"),
             MemoryRow("state", rows * (state + between), rows * between + batch * again, twice),
             MemoryRow(
@@ -138,11 +145,14 @@ def _layers(cell: Cell, in_features: int) -> tuple[list[Layer], int]:
             return cell.unroll_with(record, params, state, xs, plan)
         check_step(cell, params, state, xs)
         own = xs is given
+        residuals = _residuals(cell, params, xs.shape[-1], own=own)
+        chunked = choose(cell, params, state, xs, "auto", "auto").engine == "chunked"
         layers.append(
             Layer(
                 gated=as_gated(cell) is not None,
                 state=_size(state),
-                residuals=_residuals(cell, params, xs.shape[-1], own=own),
+                residuals=residuals,
+                auto=_gates(cell, params, xs.shape[-1]) if chunked else residuals,
                 between=0 if own else _size(xs[0]),
             )
         )
@@ -161,9 +171,27 @@ def _layers(cell: Cell, in_features: int) -> tuple[list[Layer], int]:
     return layers, _size(ys)
 
 
-def _residuals(cell: Cell, params: Params, in_features: int, *, own: bool) -> int:
-    """What autodiff keeps of a step for each row: what two rows need more than one."""
+def _gates(cell: Cell, params: Params, in_features: int) -> int:
+    """What the chunked engine keeps of a step for each row, the inputs of an inner layer apart."""
+    gated = as_gated(cell)
+    assert gated is not None
+
+    def kept(params: Params, x: Array) -> Any:
+        state = gated.initial_state(params, x.shape[:1], key=jax.random.key(0))
+        return kept_of_step(gated, params, state, x)
+
+    return _of_a_row(kept, params, in_features)
+
+
+def _of_a_row(kept: Callable[[Params, Array], Any], params: Params, in_features: int) -> int:
+    """The bytes that two rows need more than one: without what they share."""
     x = lambda rows: jax.ShapeDtypeStruct((rows, in_features), jnp.float32)
+    one, two = (_size(jax.eval_shape(kept, params, x(rows))) for rows in (1, 2))
+    return two - one
+
+
+def _residuals(cell: Cell, params: Params, in_features: int, *, own: bool) -> int:
+    """What autodiff keeps of a step for each row."""
 
     def pullback(params: Params, x: Array) -> Any:
         state = cell.initial_state(params, x.shape[:1], key=jax.random.key(0))
@@ -176,8 +204,7 @@ def _residuals(cell: Cell, params: Params, in_features: int, *, own: bool) -> in
         _, pull = jax.vjp(step, params, floating, x)
         return pull
 
-    one, two = (_size(jax.eval_shape(pullback, params, x(rows))) for rows in (1, 2))
-    return two - one - (4 * in_features if own else 0)
+    return _of_a_row(pullback, params, in_features) - (4 * in_features if own else 0)
 
 
 def _size(tree: Any) -> int:
