@@ -1,7 +1,9 @@
 """What suites of timings share: from their options to files, the frame of their JSON, and refusals."""
 
+import contextlib
 import datetime
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -12,9 +14,9 @@ from typing import Any
 
 import jax
 
-from benchmarks.files import in_lines
-from benchmarks.layers import device_of, peer_versions, write
+from benchmarks.files import in_lines, write_whole
 from benchmarks.machine import describe_machine, versions
+from benchmarks.peers import PEERS
 from benchmarks.processes import MeasurementError
 from benchmarks.suites import results_of, write_page
 
@@ -57,6 +59,14 @@ def run(
     print(f"wrote {write_page(options.into).relative_to(options.into)}")
 
 
+def device_of(options: Any) -> Any:
+    """The first device of the kind that is asked for."""
+    try:
+        return jax.devices(options.device)[0]
+    except RuntimeError:
+        sys.exit(f"--device {options.device}: JAX finds none here; expected one, or --device cpu")
+
+
 def draw(suite: str, file: Path, options: Any) -> None:
     """The picture of a JSON beside it."""
     if importlib.util.find_spec("matplotlib") is None:
@@ -78,7 +88,10 @@ def frame(suite: str, device: Any, say: Say) -> dict[str, Any]:
     machine = describe_machine()
     load = machine["load_average"]
     if load is not None and load > 0.25 * machine["cores_usable"]:
-        say(f"the load is {load}, so other processes are at work; expected a machine left alone")
+        say(
+            f"the load is {load}, so other processes are at work; expected a machine left alone: "
+            "threads that wait for each other, those of PyTorch above all, come to a crawl here"
+        )
     return {
         "benchmark": suite,
         "name": name_of(suite, device),
@@ -104,6 +117,21 @@ def name_of(suite: str, device: Any) -> str:
         return suite
     letters = [letter if letter.isalnum() else " " for letter in device.device_kind.lower()]
     return "-".join([suite, *"".join(letters).split()])
+
+
+def peer_versions() -> dict[str, str]:
+    """Of the peers that are installed."""
+    found = {}
+    for peer in PEERS.values():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[peer.distribution] = importlib.metadata.version(peer.distribution)
+    return found
+
+
+def write(path: Path, content: str | bytes, options: Any) -> None:
+    """Write a file whole, and say so."""
+    write_whole(path, content)
+    print(f"wrote {path.relative_to(options.into)}")
 
 
 def refuse_unknown(name: str, came: Sequence[str], known: Sequence[str], *, least: int = 0) -> None:

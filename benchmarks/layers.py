@@ -6,25 +6,16 @@ python -m benchmarks layers --report-only              draw and write again from
 
 import contextlib
 import dataclasses
-import datetime
-import importlib.metadata
-import importlib.util
-import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
-
-from benchmarks import layers_report, layers_run
-from benchmarks.files import in_lines, write_whole
-from benchmarks.machine import describe_machine, versions
-from benchmarks.peers import PEERS, matmul
+from benchmarks import frame, layers_report, layers_run
+from benchmarks.peers import matmul
 from benchmarks.peers.problem import Shape, bytes_needed
-from benchmarks.processes import ROOT, MeasurementError
-from benchmarks.suites import read_options, results_of, write_page
+from benchmarks.processes import ROOT
+from benchmarks.suites import read_options
 
 section = layers_report.section
 
@@ -71,34 +62,8 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, unless only the report is asked for; then draw and write."""
     options = read_options(Options, arguments, "python -m benchmarks layers")
-    if options.report_only:
-        files = results_of("layers", options.into)
-        if not files:
-            file = options.into / "benchmarks" / "results" / "layers.json"
-            sys.exit(f"{file} does not exist; expected it, as a measurement writes it")
-    else:
-        device = device_of(options)
-        check(options, device)
-        try:
-            results = measure(options, device, lambda line: print(line, flush=True))
-        except MeasurementError as error:
-            sys.exit(f"{error}\nnothing was written")
-        except KeyboardInterrupt:
-            sys.exit("\ninterrupted; nothing was written")
-        files = [options.into / "benchmarks" / "results" / f"{results['name']}.json"]
-        write(files[0], in_lines(results) + "\n", options)
-        print("\n" + layers_report.text(results) + "\n")
-    for file in files:
-        draw(file, options)
-    print(f"wrote {write_page(options.into).relative_to(options.into)}")
-
-
-def device_of(options: Options) -> Any:
-    """The first device of the kind that is asked for."""
-    try:
-        return jax.devices(options.device)[0]
-    except RuntimeError:
-        sys.exit(f"--device {options.device}: JAX finds none here; expected one, or --device cpu")
+    measured = lambda device, say: measure(options, device, say)
+    frame.run("layers", options, measured, layers_report.text)
 
 
 def check(options: Options, device: Any) -> None:
@@ -133,22 +98,16 @@ def free_bytes(device: Any, meminfo: Path = Path("/proc/meminfo")) -> int | None
 
 def measure(options: Options, device: Any, say: Callable[[str], None]) -> dict[str, Any]:
     """All numbers."""
-    machine = describe_machine()
-    threads = machine["cores_usable"]
+    check(options, device)
+    results = frame.frame("layers", device, say)
+    threads = results["machine"]["cores_usable"]
+    shapes = [Shape._make(shape) for shape in options.shapes]
     with contextlib.ExitStack() as stack:
-        stack.enter_context(jax.default_device(device))
-        load = machine["load_average"]
-        if load is not None and load > 0.25 * threads:
-            say(
-                f"the load is {load}, so other processes are at work; expected a machine left alone: "
-                "threads that wait for each other, those of PyTorch above all, come to a crawl here"
-            )
         present = layers_run.start(options.peers, device, threads, stack)
         for name, why in present.missing.items():
             say(f"{name} is left out: {why}")
         if not present.runs:
             say("no other library is there: ours is timed alone (pip install seqjax[interop])")
-        shapes = [Shape._make(shape) for shape in options.shapes]
         runs = layers_run.start_on_cores(options.peers, shapes, device, threads, stack)
         present = present._replace(runs=present.runs | runs)
         one_core = matmul.one_core() if device.platform == "cpu" else None
@@ -162,22 +121,8 @@ def measure(options: Options, device: Any, say: Callable[[str], None]) -> dict[s
             layers_run.measure(case, present, device, options.rounds, say, f"{n}/{len(cases)}")
             for n, case in enumerate(cases, 1)
         ]
-    return {
-        "benchmark": "layers",
-        "name": name_of(device),
-        "made": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": len(jax.devices(device.platform)),
-        },
-        "machine": machine,
-        "threads": {"jax": threads, **present.threads},
-        "settings": {
-            "jax_default_matmul_precision": jax.config.values["jax_default_matmul_precision"],
-            "XLA_FLAGS": os.environ.get("XLA_FLAGS"),
-        },
-        "versions": versions() | peer_versions(),
+    return results | {
+        "threads": results["threads"] | present.threads,
         "rounds": options.rounds,
         "at_least_seconds": layers_run.AT_LEAST,
         "peers": list(options.peers),
@@ -189,42 +134,6 @@ def measure(options: Options, device: Any, say: Callable[[str], None]) -> dict[s
         },
         "cases": found,
     }
-
-
-def name_of(device: Any) -> str:
-    """Of the files: layers, and on a GPU which."""
-    if device.platform == "cpu":
-        return "layers"
-    letters = [letter if letter.isalnum() else " " for letter in device.device_kind.lower()]
-    return "-".join(["layers", *"".join(letters).split()])
-
-
-def peer_versions() -> dict[str, str]:
-    """Of the peers that are installed."""
-    found = {}
-    for peer in PEERS.values():
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[peer.distribution] = importlib.metadata.version(peer.distribution)
-    return found
-
-
-def draw(file: Path, options: Options) -> None:
-    """The picture of a JSON beside it."""
-    if importlib.util.find_spec("matplotlib") is None:
-        print(
-            f"matplotlib is not installed, so {file.with_suffix('.png').name} was not drawn: "
-            "pip install seqjax[plot], then --report-only"
-        )
-        return
-    from benchmarks.layers_picture import picture  # matplotlib is there only now
-
-    write(file.with_suffix(".png"), picture(json.loads(file.read_text("utf-8"))), options)
-
-
-def write(path: Path, content: str | bytes, options: Options) -> None:
-    """Write a file whole, and say so."""
-    write_whole(path, content)
-    print(f"wrote {path.relative_to(options.into)}")
 
 
 if __name__ == "__main__":

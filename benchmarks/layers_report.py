@@ -1,8 +1,8 @@
 """The section of docs/benchmarks.md on layers, and the table at the end of a run: all from the JSON."""
 
-from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.frame import aligned, ran_on, where
 from benchmarks.layers_goals import verdicts
 from benchmarks.layers_run import CORES, OURS_ON_CORES
 from benchmarks.peers import FASTEST_OF, PEERS
@@ -33,10 +33,9 @@ One sequence cannot be divided.
 
 def section(results: dict[str, Any]) -> str:
     """The section: a table for each cell, what is not in it, and what it ran on."""
-    device = results["device"]
     parts = [
         INTRODUCTION.format(
-            where="" if device["platform"] == "cpu" else f", on {device['kind']}",
+            where=where(results),
             rounds=results["rounds"],
             fastest=", ".join(FASTEST_OF),
             picture=f"../benchmarks/results/{results['name']}.png",
@@ -48,7 +47,12 @@ def section(results: dict[str, Any]) -> str:
             parts += [*table(*rows(results, cell, on_cores=True), numbers=True), ""]
     if results["device"]["platform"] == "cpu":
         parts += [*goals(results), ""]
-    parts += [*(f"- {note}" for note in notes(results)), "", ran_on(results), ""]
+    parts += [
+        *(f"- {note}" for note in notes(results)),
+        "",
+        f"{ran_on(results)} {rate(results)}",
+        "",
+    ]
     return "\n".join(parts)
 
 
@@ -59,14 +63,8 @@ def text(results: dict[str, Any]) -> str:
         for on_cores in (False, True):
             head, body = rows(results, cell, on_cores=on_cores)
             if body:
-                parts += [*aligned([[cell, *head], *(["", *row] for row in body)]), ""]
+                parts += [*aligned([[cell, *head], *(["", *row] for row in body)], 3), ""]
     return "\n".join([*parts, *notes(results), rate(results)])
-
-
-def where(results: dict[str, Any]) -> str:
-    """What keeps headings of two devices apart."""
-    device = results["device"]
-    return "" if device["platform"] == "cpu" else f", {device['kind']}"
 
 
 def cells(results: dict[str, Any]) -> list[str]:
@@ -167,29 +165,3 @@ def rate(results: dict[str, Any]) -> str:
     one = matmul["one_core_gflops"]
     alone = "" if one is None else f", {one:,.0f} on one core"
     return f"One matmul of {matmul['size']}²: {matmul['gflops']:,.0f} GFLOP/s{alone}."
-
-
-def ran_on(results: dict[str, Any]) -> str:
-    """The machine, the threads and the versions."""
-    machine = results["machine"]
-    packages = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    threads = ", ".join(f"{name} {count}" for name, count in results["threads"].items())
-    device = results["device"]
-    on = machine["processor"] if device["platform"] == "cpu" else device["kind"]
-    return (
-        f"Measured on {results['made']}: {on}, {machine['cores_usable']} cores, {machine['system']}, "
-        f"load {machine['load_average']} at the start; threads: {threads}. {rate(results)} {packages}."
-    )
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Columns for a terminal, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = 3  # the cell, the shape, the pass
-    return [
-        "  ".join(
-            word.ljust(width) if n < left else word.rjust(width)
-            for n, (word, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from benchmarks import layers, layers_report, layers_run
+from benchmarks import frame, layers, layers_report, layers_run
 from benchmarks.layers_goals import verdicts
 from benchmarks.machine import describe_machine
 from benchmarks.peers import PEERS, matmul, ours, timing
@@ -427,6 +427,6 @@ def test_results_of_a_gpu_have_a_name_and_headings_of_their_own():
     class Device:
         platform, device_kind = "gpu", "NVIDIA H200 (SXM)"
 
-    assert layers.name_of(Device) == "layers-nvidia-h200-sxm"
-    assert layers_report.where({"device": {"platform": "gpu", "kind": "H200"}}) == ", H200"
-    assert layers.name_of(jax.devices("cpu")[0]) == "layers"
+    assert frame.name_of("layers", Device) == "layers-nvidia-h200-sxm"
+    assert layers_report.where({"device": {"platform": "gpu", "kind": "H200"}}) == ", on H200"
+    assert frame.name_of("layers", jax.devices("cpu")[0]) == "layers"

@@ -110,7 +110,7 @@ def test_the_report_has_a_section_for_each_device_and_links_to_the_other_pages(t
         "## One layer, forward and backward, on H200\n",
         "![How many times as long as ours](../benchmarks/results/layers-h200.png)",
         "### GRU\n",
-        "### GRU, H200\n",
+        "### GRU, on H200\n",
         row.rstrip(),
         "- torch is missing: torch is not installed.",
         "- † nnx: its GRU has no inner bias c_n.",
