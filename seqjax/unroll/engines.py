@@ -13,8 +13,9 @@ from seqjax import checks
 from seqjax.arithmetic import where_rows
 from seqjax.cell import Cell, GatedCell, Layered, Params, State, as_gated
 from seqjax.plan import Plan
-from seqjax.unroll.chunked import chunked, chunked_keeping_states, rule_of
+from seqjax.unroll.chunked import chunked, chunked_keeping_states
 from seqjax.unroll.refusals import check_step
+from seqjax.unroll.rules import rule_of
 from seqjax.unroll.scan import scan, scan_keeping_states
 from seqjax.unroll.segments import is_segmented, segment_length, segmented
 from seqjax.unroll.tuned import tuned

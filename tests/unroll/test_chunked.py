@@ -10,7 +10,7 @@ import pytest
 
 import seqjax as sj
 from seqjax.floating import join_floating, split_floating
-from seqjax.unroll.chunked import rule_of
+from seqjax.unroll.rules import rule_of
 from seqjax.unroll.tuned import TUNED
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
