@@ -18,7 +18,7 @@ from seqjax.plan import Plan
 from seqjax.unroll.pieces import Steps, scan_pieces
 from seqjax.unroll.rules import rule_of
 from seqjax.unroll.scan import scan, walk
-from seqjax.unroll.tuned import tuned
+from seqjax.unroll.tuned import chunk_length
 
 KEEP_GATES = jax.checkpoint_policies.save_only_these_names(GATES)
 
@@ -135,9 +135,8 @@ def _forward(
         inputs = cell.project(params, steps.x), steps.real, steps.cut
         return lax.scan(step, state, inputs, reverse=how.reverse)
 
-    last, (after, ys, pulls) = scan_pieces(
-        chunk, state, steps, length=tuned().chunk, reverse=how.reverse
-    )
+    length = chunk_length(steps.x.shape[0])
+    last, (after, ys, pulls) = scan_pieces(chunk, state, steps, length=length, reverse=how.reverse)
     return (last, cell.emit(after) if cell.emits else ys), after, pulls
 
 
@@ -250,7 +249,7 @@ def _backward(cell: GatedCell, how: How, kept: Kept, cotangents: Any) -> Any:
         chunk,
         (jax.tree.map(_instantiated, d_last, kept.start), sums),
         (kept.steps, kept.after, kept.pulls, time, d_ys),
-        length=tuned().chunk,
+        length=chunk_length(time.size),
         reverse=not how.reverse,
     )
     (d_params,) = pull_weights(_like((sums.kernel, sums.gate_params), (kernel, gate_params)))

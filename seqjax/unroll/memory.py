@@ -16,7 +16,7 @@ from seqjax.unroll.chunked import kept_of_step
 from seqjax.unroll.engines import choose
 from seqjax.unroll.refusals import check_cell, check_step, named, params_of
 from seqjax.unroll.segments import segment_length
-from seqjax.unroll.tuned import tuned
+from seqjax.unroll.tuned import chunk_length
 
 
 class MemoryRow(NamedTuple):
@@ -111,7 +111,7 @@ def plan_memory(
     length = segment_length("sqrt", time)
     segments = -(-time // length)
     # A gated layer has its gates again a chunk at a time, any other a step at a time.
-    again = max(layer.residuals * (tuned().chunk if layer.gated else 1) for layer in layers)
+    again = max(layer.residuals * (chunk_length(time) if layer.gated else 1) for layer in layers)
     segment = sum(layer.state if layer.gated else layer.residuals for layer in layers)
     twice = "z, r and the gates, chunk by chunk" if all(x.gated for x in layers) else "each step"
     return MemoryPlan(

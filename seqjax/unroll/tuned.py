@@ -28,3 +28,13 @@ UNMEASURED = Tuned(engine="scan", chunk=16)
 def tuned() -> Tuned:
     """What the backend that JAX runs on has in the table."""
     return TUNED.get(jax.default_backend(), UNMEASURED)
+
+
+def chunk_length(time: int) -> int:
+    """The steps of a chunk of so long a run: about as many as in the table, and a part of the time.
+
+    A last chunk of another length would be traced and compiled by itself; where no part is near, it is.
+    """
+    usual = tuned().chunk
+    near = [n for n in range(-(-3 * usual // 4), 3 * usual // 2 + 1) if time % n == 0]
+    return min(near, key=lambda n: abs(n - usual), default=usual)

@@ -11,7 +11,7 @@ import pytest
 import seqjax as sj
 from seqjax.floating import join_floating, split_floating
 from seqjax.unroll.rules import rule_of
-from seqjax.unroll.tuned import TUNED
+from seqjax.unroll.tuned import TUNED, chunk_length
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -103,7 +103,9 @@ keeping = pytest.mark.parametrize("remat", ["auto", "state"], ids=["gates", "sta
 
 
 @keeping
-@pytest.mark.parametrize(("time", "reverse"), [(2 * CHUNK, False), (2 * CHUNK + 5, True)])
+@pytest.mark.parametrize(
+    ("time", "reverse"), [(2 * CHUNK, True), (2 * CHUNK + 5, True), (2 * CHUNK + 9, False)]
+)
 def test_values_and_gradients_are_those_of_the_scan(cell, time, reverse, remat):
     case = arguments(cell, time)
     came = value_and_gradient(cell, *case, engine="chunked", remat=remat, reverse=reverse)
@@ -213,6 +215,14 @@ def test_a_cell_that_is_not_gated_is_refused_by_name():
         ValueError, match=r"'chunked' runs gated cells, and MGU\(features=3\) is not"
     ):
         sj.unroll(cell, params, jnp.ones((4, 2)), engine="chunked")
+
+
+@pytest.mark.parametrize(
+    ("time", "length"), [(64, 32), (48, 24), (35, 35), (100, 25), (20, 32), (69, 32), (784, 28)]
+)
+def test_chunks_are_near_their_usual_length_and_equal_where_they_can_be(time, length, monkeypatch):
+    monkeypatch.setitem(TUNED, "cpu", TUNED["cpu"]._replace(chunk=32))
+    assert chunk_length(time) == length
 
 
 RULES = {  # z and r as a sum, which is used as a whole, by a gate that says what is worth keeping
