@@ -22,7 +22,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
 
 train: $(VENV)/.train ## train a character language model on Shakespeare, then generate; options: make train ARGS="--help"
-	@$(BIN)/python examples/char_lm.py $(ARGS)
+	@$(BIN)/python examples/char_lm.py --cores 0 $(ARGS)
 
 test: $(VENV)/.dev ## format, lint, types, floors, tests
 	$(BIN)/ruff format --check .

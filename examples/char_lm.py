@@ -84,7 +84,7 @@ class Options:
     """How many tokens are written in the end; samples on the way are half as long."""
     temperature: float = 0.8
     """Below 1 the model plays safe; 0 always takes the likeliest token."""
-    cores: int = 0
+    cores: int = 1
     """How many cores share the lanes; 0 takes all, as far as each has as many."""
     seed: int = 0
     """Everything random follows from it."""

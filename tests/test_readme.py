@@ -16,4 +16,4 @@ def test_the_twenty_lines_of_the_readme_run(capsys):
     exec(compile(code, README.name, "exec"), names)
     assert names["metrics"]["loss"].value.shape == (4,)
     assert names["ys"].shape == (100, 8, 256)
-    assert "engine scan" in capsys.readouterr().out
+    assert "engine chunked" in capsys.readouterr().out
