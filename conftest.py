@@ -10,7 +10,7 @@ import jaxtyping
 _hook = jaxtyping.install_import_hook("seqjax", "beartype.beartype")
 
 import jax  # noqa: E402 - the hook above must come first
-import pytest  # noqa: E402
+import pytest  # noqa: E402 - as above
 
 MOST_MAPS = 30_000
 """Maps of memory at which a process forgets its compiled programs."""

@@ -48,14 +48,25 @@ def packed_gates(
 
     kinds: "sigmoid" or "tanh" for each gate; or one alone, which may be any activation. One tanh runs
     over all of x, with σ(x) = ½ + ½ tanh(½ x): XLA:CPU does not vectorise an elementwise loop that
-    slices what it reads. Derivatives are of the values, σ' = σ (1 - σ) and tanh' = 1 - tanh², so that
-    reverse mode need keep nothing else.
+    slices what it reads. So a σ is right to a rounding of 1, not of itself: in float32 what is below
+    6e-8 may be 0. Derivatives are of the values, σ' = σ (1 - σ) and tanh' = 1 - tanh², so that reverse
+    mode need keep nothing else.
+
+    Raises a ValueError for other activations side by side, and an x that has no equal parts.
     """
     return _packed(x, kinds)
 
 
 def _packed(x: Array, kinds: tuple[Activation, ...]) -> tuple[Array, ...]:
-    if len(set(kinds)) == 1 and kinds[0] != "sigmoid":
+    if len(kinds) != 1 and not {*kinds} <= {"sigmoid", "tanh"}:
+        raise ValueError(
+            f"packed_gates: kinds: expected 'sigmoid' and 'tanh', or one activation, got {kinds}"
+        )
+    if x.shape[-1] % len(kinds):
+        raise ValueError(
+            f"packed_gates: x has shape {x.shape}; expected {len(kinds)} equal parts in its last axis"
+        )
+    if len(kinds) == 1 and kinds != ("sigmoid",):
         gates = activate(kinds[0], x)
     else:
         logistic = np.repeat([kind == "sigmoid" for kind in kinds], x.shape[-1] // len(kinds))

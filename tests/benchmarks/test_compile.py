@@ -131,7 +131,7 @@ def test_contestants_take_turns_and_every_round_is_kept(monkeypatch):
         return compile_run.Seconds(0.25, float(next(now))), None
 
     def enter(case, sizes, names, say):
-        each = {name: compile_run.Entry((case.time, name), None, None, []) for name in "abc"}  # pyright: ignore
+        each = {name: compile_run.Entry((case.time, name), None, None, []) for name in "abc"}  # pyright: ignore[reportArgumentType] - only names are read
         return {"ours" if name == "a" else name: entry for name, entry in each.items()}, {}
 
     monkeypatch.setattr(compile_run, "compiled_anew", anew)

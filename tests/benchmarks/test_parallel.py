@@ -143,7 +143,7 @@ def test_a_training_that_stops_is_one_sentence(program, message):
 
 
 def test_the_windows_tell_how_many_are_done(capsys):
-    assert list(soak_run.told(iter("abcde"), 2)) == list("abcde")  # pyright: ignore[reportArgumentType]
+    assert list(soak_run.told(iter("abcde"), 2)) == list("abcde")  # pyright: ignore[reportArgumentType] - anything
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["done"] for line in lines] == [0, 2, 4]
 
