@@ -36,6 +36,7 @@ SUITES = {
     "tune": Suite(
         "the engine and the chunks of gated cells, which are written into a table", SECTIONS
     ),
+    "precision": Suite("matmuls in bfloat16, beside float32: time and accuracy", SECTIONS),
     "memory": Suite("what gradients through time keep, and what keeping less costs", "memory.md"),
     "diagnose": Suite("what sj.diagnose costs beside a gradient", "diagnose_cost.md"),
     "online": Suite("what online gradient rules cost", "online.md"),

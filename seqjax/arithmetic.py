@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
@@ -94,6 +95,15 @@ def add_vector(
 ) -> Float[Array, "*batch features"]:
     """`x + vector` with the vector repeated over the batch, in the dtype of `x`."""
     return x + jnp.broadcast_to(vector.astype(x.dtype), x.shape)
+
+
+def one_by_one(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
+    """`function`, a decomposition of one matrix, that `vmap` runs for one after another.
+
+    On a CPU a decomposition of many matrices at once gives them to the threads that run the program, and
+    waits for them on one of these: two such at the same time wait for ever (seen in jaxlib 0.10.2).
+    """
+    return sequential_vmap(lambda matrix: function(matrix))
 
 
 def where_rows(condition: Bool[Array, "*batch"], a: Array, b: Array) -> Array:

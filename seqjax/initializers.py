@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator
+from seqjax.arithmetic import accumulator, one_by_one
 
 
 class Initializer(abc.ABC):
@@ -71,9 +71,10 @@ class Orthogonal(Initializer):
         """Uniform over orthogonal matrices, up to `scale`."""
         if 0 in shape:
             return jnp.zeros(tuple(shape), dtype)
+        rule = jax.nn.initializers.orthogonal(self.scale)
         # The QR decomposition knows no dtype narrower than float32.
-        draw = jax.nn.initializers.orthogonal(self.scale)
-        return draw(key, tuple(shape), accumulator(dtype)).astype(dtype)
+        draw = one_by_one(lambda key: rule(key, tuple(shape), accumulator(dtype)))
+        return draw(key).astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,6 +70,14 @@ def test_an_orthogonal_matrix_has_orthonormal_rows_or_columns_times_the_scale(sh
     np.testing.assert_allclose(np.linalg.svd(matrix, compute_uv=False), [1.5] * 3, rtol=1e-12)
 
 
+def test_under_vmap_an_orthogonal_matrix_is_that_of_each_key():
+    keys = jax.random.split(jax.random.key(0), (2, 3))
+    rule = lambda key: Orthogonal()(key, (4, 3), jnp.float32)
+    many = jax.jit(jax.vmap(jax.vmap(rule)))(keys)
+    assert many.shape == (2, 3, 4, 3)
+    np.testing.assert_allclose(many[1, 2], rule(keys[1, 2]), rtol=1e-5, atol=1e-6)
+
+
 def test_uniform_fan_in_is_bounded_by_the_number_of_rows(key):
     drawn = np.abs(np.asarray(UniformFanIn(2.0)(key, (16, 100), jnp.float32)))
     assert 0.49 < drawn.max() <= 0.5  # 2 / √16, and near to it among 1600 entries

@@ -35,9 +35,11 @@ def prepare(problem: Problem, kind: str, way: str = "ours") -> Prepared:
     )
 
 
-def layer(problem: Problem, way: str = "ours") -> tuple[Callable[[Any, Any], Any], Any]:
-    """`forward(params, xs) -> ys`, and params."""
+def layer(
+    problem: Problem, way: str = "ours", dtype: Any = None
+) -> tuple[Callable[[Any, Any], Any], Any]:
+    """`forward(params, xs) -> ys`, and params; the matmuls of the cell in `dtype`."""
     make, params = CELLS[problem.cell]
-    cell = make(problem.features)
+    cell = make(problem.features, dtype=dtype)
     forward = lambda params, xs: sj.unroll(cell, params, xs, **WAYS[way])[1]
     return forward, params(*map(jnp.asarray, problem.weights))

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from seqjax import checks
+from seqjax.arithmetic import one_by_one
 from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics.products import orthonormal
 from seqjax.diagnostics.trajectory import Trajectory, check_finite, evenly, step_vector, walk
@@ -107,7 +108,7 @@ def _growth(cell, params, start, before, xs, count):
         step = lambda s: step_vector(cell, params, state, s, x)[0]
         _, push = jax.linearize(step, to_vector(state, 1))
         moved = jax.vmap(push)(jnp.moveaxis(Q, 2, 0))
-        Q, R = jnp.linalg.qr(jnp.moveaxis(moved, 0, 2))
+        Q, R = jax.vmap(one_by_one(jnp.linalg.qr))(jnp.moveaxis(moved, 0, 2))
         return Q, jnp.log(jnp.abs(jnp.diagonal(R, axis1=1, axis2=2)))
 
     Q = orthonormal(like.shape[1], count, like.dtype)

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from seqjax import checks
+from seqjax.arithmetic import one_by_one
 from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics.bounds import bound_of
 from seqjax.diagnostics.norms import norm
@@ -144,7 +145,8 @@ def largest_singular_value(Q: Float[Array, "rows m size"]) -> Float[Array, " row
     size = norm(Q, (1, 2))  # taken out first, as the squares of what has vanished would be zero
     unit = Q / jnp.where(size > 0, size, 1)[:, None, None]
     gram = jnp.einsum("rik,rjk->rij", unit, unit)
-    return size * jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(gram)[:, -1], 0))
+    largest = jax.vmap(one_by_one(lambda gram: jnp.linalg.eigvalsh(gram)[-1]))(gram)
+    return size * jnp.sqrt(jnp.maximum(largest, 0))
 
 
 def orthonormal(size: int, columns: int, dtype) -> Float[Array, "size columns"]:

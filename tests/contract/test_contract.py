@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 import seqjax as sj
 from seqjax.arithmetic import recurrent_matmul
@@ -276,6 +277,33 @@ def test_init_depends_on_the_key_and_on_nothing_else(case):
 
 
 @pytest.mark.parametrize("batch_shape", [(), (1,), (4,), (2, 3)])
+def decompositions(jaxpr: Any) -> list[tuple[int, ...]]:
+    """The shape of what each decomposition of matrices in a program takes."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in {"qr", "geqrf", "eigh", "eig", "svd", "cholesky", "lu"}:
+            found.append(equation.invars[0].aval.shape)
+        for inner in jaxprs_in_params(equation.params):
+            found += decompositions(getattr(inner, "jaxpr", inner))
+    return found
+
+
+def test_under_vmap_init_decomposes_no_two_matrices_at_once(name):
+    """Two batched decompositions in one program wait for each other for ever on a CPU of two cores."""
+    cell = REGISTRY[name].build(jnp.float32, None)
+    init = jax.vmap(lambda key: cell.init(key, IN_FEATURES))
+    program = jax.make_jaxpr(init)(jax.random.split(jax.random.key(7), 3))
+    assert all(len(shape) == 2 for shape in decompositions(program.jaxpr))
+
+
+def test_what_the_search_for_decompositions_looks_for_is_there():
+    matrices = jnp.ones((3, 2, 2))
+    many = jax.make_jaxpr(jax.jit(jnp.linalg.qr))(matrices)
+    assert decompositions(many.jaxpr) == [(3, 2, 2)]
+    init = jax.make_jaxpr(lambda key: sj.LSTM(2).init(key, IN_FEATURES))(jax.random.key(0))
+    assert (2, 2) in decompositions(init.jaxpr)
+
+
 def test_every_leaf_of_the_state_leads_with_the_batch_shape(case, batch_shape):
     state = jax.eval_shape(
         lambda params, key: case.cell.initial_state(params, batch_shape, key=key),
@@ -686,6 +714,26 @@ def test_in_bfloat16_the_values_are_those_of_float32_to_three_digits(name):
     assert not np.array_equal(narrow, wide) or cells_within(cells[0]) & user_made
     for leaf in floats(runs[0][0]):  # the state is wider by content, not by dtype alone
         assert not np.array_equal(leaf, leaf.astype(jnp.bfloat16).astype(leaf.dtype))
+
+
+def test_in_bfloat16_the_gradient_is_that_of_float32_to_two_digits(name):
+    entry = REGISTRY[name]
+    cells = entry.build(jnp.float32, jnp.bfloat16), entry.build(jnp.float32, None)
+    params = cells[1].init(jax.random.key(7), IN_FEATURES)
+    xs = jax.random.normal(jax.random.key(1), (TIME, BATCH, IN_FEATURES))
+
+    def gradient(cell):
+        """Of Σ y with weights that no symmetry of a cell can cancel."""
+        shape = (TIME, BATCH, cell.out_features)
+        weights = jax.random.normal(jax.random.key(3), shape)
+        ys = lambda params: sj.unroll(cell, params, xs, key=jax.random.key(2), engine="scan")[1]
+        found = jax.grad(lambda params: jnp.sum(weights * ys(params).astype(jnp.float32)))(params)
+        assert [leaf.dtype for leaf in floats(found)] == [leaf.dtype for leaf in floats(params)]
+        return np.concatenate([np.ravel(leaf) for leaf in floats(found)])
+
+    with jax.disable_jit():
+        narrow, wide = (gradient(cell) for cell in cells)
+    assert np.linalg.norm(narrow - wide) < 0.05 * np.linalg.norm(wide)
 
 
 def test_params_and_states_come_back_from_a_checkpoint_as_they_were(case, tmp_path):
