@@ -529,6 +529,28 @@ def test_parameters_of_several_dtypes_train_together():
     assert_close(params["w"], PARAMS["w"] - 0.2)
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e3, 1e30])
+def test_the_clip_of_clipped_adamw_is_that_of_optax_with_its_statistics(scale):
+    gradient = jax.tree.map(lambda g: g * scale, gradients(3))
+    came, expected = optim._clip_by_global_norm(0.7), optax.clip_by_global_norm(0.7)
+    (a, of_a), (b, of_b) = (
+        clip.update(gradient, clip.init(PARAMS), PARAMS)
+        for clip in (came, optim.clip_statistics(expected))
+    )
+    assert_close(a, b, rtol=1e-6)
+    assert jax.tree.map(lambda leaf: leaf.dtype, of_a) == jax.tree.map(
+        lambda leaf: leaf.dtype, of_b
+    )
+    assert_close(of_a, of_b, rtol=1e-6)
+
+
+def test_a_gradient_of_just_the_threshold_is_not_clipped():
+    clip = optim._clip_by_global_norm(5.0)
+    updates, state = clip.update({"w": jnp.array([3.0, 4.0])}, clip.init({"w": jnp.zeros(2)}))
+    assert updates["w"].tolist() == [3.0, 4.0]
+    assert (int(state.steps), int(state.clipped)) == (1, 0)
+
+
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("micro_batches", [1, 2, 4])
 def test_accumulated_micro_batches_are_one_big_batch(micro_batches):

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from seqjax.generate import sample
-from seqjax.generate.sampling import keep_top_k, keep_top_p
+from seqjax.generate.sampling import keep_top_p
 
 P = np.array([0.5, 0.25, 0.15, 0.1])
 LOGITS = jnp.log(jnp.array(P, jnp.float32))
 
 
-def frequencies(**options):
+def frequencies(logits=LOGITS, **options):
     keys = jax.random.split(jax.random.key(0), 20_000)
-    drawn = jax.vmap(lambda k: sample(k, LOGITS, **options))(keys)
+    drawn = jax.vmap(lambda k: sample(k, logits, **options))(keys)
     return np.bincount(np.asarray(drawn), minlength=4) / len(keys)
 
 
@@ -32,6 +32,7 @@ def test_greedy_is_the_likeliest():
 def test_top_k_keeps_k_and_renormalises():
     np.testing.assert_allclose(frequencies(top_k=2), [2 / 3, 1 / 3, 0, 0], atol=0.015)
     np.testing.assert_allclose(frequencies(top_k=99), P, atol=0.015)
+    np.testing.assert_allclose(frequencies(top_p=1.0), P, atol=0.015)
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_p():
@@ -45,13 +46,33 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p():
 
 def test_top_p_finds_the_set_in_any_order():
     order = jnp.array([2, 0, 3, 1])
-    kept = np.isfinite(np.asarray(keep_top_p(LOGITS[order], 0.6)))
-    assert kept.tolist() == [False, True, False, True]
+    np.testing.assert_allclose(
+        frequencies(LOGITS[order], top_p=0.6), [0, 2 / 3, 0, 1 / 3], atol=0.015
+    )
 
 
-def test_top_k_keeps_ties():
-    kept = np.isfinite(np.asarray(keep_top_k(jnp.array([1.0, 2.0, 1.0, 0.0]), 2)))
-    assert kept.tolist() == [True, True, True, False]
+def test_top_p_counts_among_what_top_k_leaves():
+    # 0.5, 0.25 and 0.15 of 0.9: the first two hold 0.83 of them.
+    found = frequencies(top_k=3, top_p=0.8)
+    np.testing.assert_allclose(found, [2 / 3, 1 / 3, 0, 0], atol=0.015)
+
+
+def test_top_k_keeps_k_tokens_of_ties_those_of_smaller_number():
+    found = frequencies(jnp.array([1.0, 2.0, 1.0, 0.0]), top_k=2)
+    assert np.flatnonzero(found).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.8}, {"top_k": 3, "top_p": 0.8}])
+def test_a_traced_temperature_draws_what_the_number_draws(options):
+    key, logits = jax.random.key(3), jax.random.normal(jax.random.key(4), (50, 9))
+    traced = jax.jit(lambda t: sample(key, logits, temperature=t, **options))
+    for temperature in (0.0, 0.7, 1.0):
+        expected = sample(key, logits, temperature=temperature, **options)
+        np.testing.assert_array_equal(traced(temperature), expected)
+        assert traced(temperature).dtype == jnp.int32
+    at_once = jax.vmap(lambda t: sample(key, logits, temperature=t, **options))
+    np.testing.assert_array_equal(at_once(jnp.array([0.0, 0.7]))[0], jnp.argmax(logits, axis=-1))
+    np.testing.assert_array_equal(at_once(jnp.array([0.0, 0.7]))[1], traced(0.7))
 
 
 def test_a_batch_draws_row_by_row():
