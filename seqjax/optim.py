@@ -346,9 +346,6 @@ def _clip_by_global_norm(threshold: Any) -> optax.GradientTransformation:
     What `clip_statistics` does, which knows nothing of the rule, takes as long as all of AdamW.
     """
 
-    def init(params: Any) -> ClipStatisticsState:
-        return clip_statistics(optax.identity()).init(params)
-
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, ClipStatisticsState]:
         norm = _global_norm(updates)
         most = jnp.asarray(threshold, norm.dtype)
@@ -364,7 +361,7 @@ def _clip_by_global_norm(threshold: Any) -> optax.GradientTransformation:
         )
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(clip_statistics(optax.identity()).init, update)
 
 
 def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -545,7 +545,7 @@ def test_the_clip_of_clipped_adamw_is_that_of_optax_with_its_statistics(scale):
 
 
 def test_a_gradient_of_just_the_threshold_is_not_clipped():
-    clip = optim._clip_by_global_norm(5.0)
+    clip: Any = optim._clip_by_global_norm(5.0)
     updates, state = clip.update({"w": jnp.array([3.0, 4.0])}, clip.init({"w": jnp.zeros(2)}))
     assert updates["w"].tolist() == [3.0, 4.0]
     assert (int(state.steps), int(state.clipped)) == (1, 0)
