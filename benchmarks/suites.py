@@ -27,6 +27,7 @@ SECTIONS = "benchmarks.md"
 
 SUITES = {
     "layers": Suite("one layer, forward and backward, beside other libraries", SECTIONS),
+    "profile": Suite("where the time of a layer goes, operation by operation", SECTIONS),
     "compile": Suite("tracing and compilation, beside other libraries", SECTIONS),
     "generate": Suite("tokens a second, written by a language model", SECTIONS),
     "train": Suite("a language model, trained beside other libraries", SECTIONS),

@@ -217,8 +217,7 @@ def token_accuracy(
     """
     _check_classes(logits, targets, mask)
     logits = jax.lax.stop_gradient(logits)
-    logits, targets = _without_padding(logits, targets, mask)
-    label, valid = _label(logits, targets)
+    label, valid = _label(logits, _zero_padding(_in_32_bits(targets), mask))
     # No class before the label reaches it and none behind exceeds it. XLA:CPU joins comparisons to
     # what computed the logits, and runs `argmax` as a loop of its own over all of them.
     at_label = jnp.take_along_axis(logits, label[..., None], axis=-1)
