@@ -7,8 +7,10 @@ It measures every choice beside the plain scan and writes the best one into seqj
 """
 
 import dataclasses
+import itertools
 import re
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -52,8 +54,10 @@ class Options:
         (1, 512, 128, 128),
     )
     """B, T, D, H: sequences, steps, inputs, units; of as many shapes as there are fours of numbers."""
-    chunks: tuple[int, ...] = (8, 16, 32)
+    chunks: tuple[int, ...] = (16, 32)
     """Steps of a chunk."""
+    together: tuple[int, ...] = (0, 262144)
+    """Numbers up to which the projections of more steps are one chunk too; 0 is never."""
     rounds: int = 5
     """Rounds, after one that is not counted."""
     device: Literal["cpu", "gpu"] | None = None
@@ -69,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(Options, arguments, "python -m benchmarks tune")
     shapes = tuple(size for shape in options.shapes for size in shape)
     frame.refuse_below_one(shapes=shapes, chunks=options.chunks, rounds=options.rounds)
+    if not options.together or min(options.together) < 0:
+        sys.exit(f"together: expected numbers of at least 0, got {options.together!r}")
     frame.refuse_unknown("cells", options.cells, list(ours.CELLS), least=1)
     measured = lambda device, say: measure(device, options, say)
     frame.run("tune", options, measured, tune_report.text)
@@ -78,7 +84,12 @@ def measure(device: Any, options: Options, say: frame.Say) -> dict[str, Any]:
     """All numbers, and the choice that follows from them, which is written into the table."""
     results = frame.frame("tune", device, say)
     choices = {"scan": UNMEASURED}
-    choices |= {f"chunked, {n}": Tuned("chunked", n) for n in options.chunks}
+    choices |= {
+        named(choice): choice
+        for choice in itertools.starmap(
+            Tuned, itertools.product(["chunked"], options.chunks, options.together)
+        )
+    }
     cases = [
         (cell, Shape._make(shape), kind)
         for cell in options.cells
@@ -94,6 +105,12 @@ def measure(device: Any, options: Options, say: frame.Say) -> dict[str, Any]:
     write_table(options.into, device.platform, choices[best])
     say(f"{best} is written into seqjax/unroll/tuned.py")
     return results | {"rounds": options.rounds, "cases": found, "speeds": speeds, "chosen": best}
+
+
+def named(choice: Tuned) -> str:
+    """As tables have it."""
+    longer = f" or {choice.together:,} numbers" if choice.together else ""
+    return f"{choice.engine}, {choice.chunk}{longer}"
 
 
 def of_all(
@@ -161,7 +178,8 @@ def write_table(into: Path, platform: str, choice: Tuned) -> None:
         raise frame.MeasurementError(
             f"{file} does not exist; expected the table there, to write it"
         )
-    line = f'    "{platform}": Tuned(engine="{choice.engine}", chunk={choice.chunk}),\n'
+    fields = ", ".join(f"{name}={value!r}" for name, value in choice._asdict().items())
+    line = f'    "{platform}": Tuned({fields}),\n'.replace("'", '"')
     text = file.read_text("utf-8")
     known = re.compile(rf'    "{platform}": Tuned\(.*\),\n')
     end = text.index("}\n", text.index("TUNED: dict"))

@@ -135,9 +135,17 @@ def _forward(
         inputs = cell.project(params, steps.x), steps.real, steps.cut
         return lax.scan(step, state, inputs, reverse=how.reverse)
 
-    length = chunk_length(steps.x.shape[0])
+    length = _steps_of_a_chunk(cell, how, params, steps.x)
     last, (after, ys, pulls) = scan_pieces(chunk, state, steps, length=length, reverse=how.reverse)
     return (last, cell.emit(after) if cell.emits else ys), after, pulls
+
+
+def _steps_of_a_chunk(cell: GatedCell, how: How, params: Params, xs: Array) -> int:
+    """More where they are small, but not where little is to be kept: a chunk has its gates again."""
+    if not how.keep_gates:
+        return chunk_length(xs.shape[0])
+    one = jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype)
+    return chunk_length(xs.shape[0], jax.eval_shape(cell.project, params, one).size)
 
 
 def _pulled(
@@ -249,7 +257,7 @@ def _backward(cell: GatedCell, how: How, kept: Kept, cotangents: Any) -> Any:
         chunk,
         (jax.tree.map(_instantiated, d_last, kept.start), sums),
         (kept.steps, kept.after, kept.pulls, time, d_ys),
-        length=chunk_length(time.size),
+        length=_steps_of_a_chunk(cell, how, params, kept.steps.x),
         reverse=not how.reverse,
     )
     (d_params,) = pull_weights(_like((sums.kernel, sums.gate_params), (kernel, gate_params)))

@@ -252,6 +252,16 @@ def test_the_section_says_that_each_goal_is_not_reached_where_it_is_not():
     assert "**reached**" not in page
 
 
+def test_growth_beyond_the_shortest_is_told_apart():
+    three = made_up()
+    third = json.loads(json.dumps(three["cases"][1])) | {"time": 1024}
+    three["cases"].insert(2, third)
+    assert compile_report.goals(three)[0].endswith(
+        "which is a larger program, once: from T = 128 on the most is 1.00 times, of GRU at 1024."
+    )
+    assert "larger program" not in compile_report.goals(made_up())[0]
+
+
 def test_one_length_says_nothing_about_growth():
     one = made_up()
     one["cases"] = one["cases"][1:]

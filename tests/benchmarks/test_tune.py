@@ -38,12 +38,12 @@ def test_a_choice_is_taken_only_where_it_is_clearly_faster_than_the_scan():
 
 def test_the_table_has_one_line_for_each_backend(checkout):
     tune.write_table(checkout, "cpu", Tuned("scan", 8))
-    assert lines_of(checkout) == ['"cpu": Tuned(engine="scan", chunk=8),']
-    tune.write_table(checkout, "gpu", Tuned("chunked", 64))
-    assert lines_of(checkout)[1:] == ['"gpu": Tuned(engine="chunked", chunk=64),']
+    assert lines_of(checkout) == ['"cpu": Tuned(engine="scan", chunk=8, together=0),']
+    tune.write_table(checkout, "gpu", Tuned("chunked", 64, 9))
+    assert lines_of(checkout)[1:] == ['"gpu": Tuned(engine="chunked", chunk=64, together=9),']
     found: dict = {}
     exec((checkout / "seqjax/unroll/tuned.py").read_text("utf-8"), found)
-    assert found["TUNED"] == {"cpu": ("scan", 8), "gpu": ("chunked", 64)}
+    assert found["TUNED"] == {"cpu": ("scan", 8, 0), "gpu": ("chunked", 64, 9)}
 
 
 def test_without_a_table_nothing_is_written(tmp_path):
@@ -72,8 +72,8 @@ def test_what_is_timed_is_what_the_choice_asks_for(monkeypatch):
     """Also after the next choice is made: chunks of 2 are three rounds of a loop, and a rest."""
     lengths = []
 
-    def noted(time):
-        lengths.append(table.chunk_length(time))
+    def noted(time, numbers=None):
+        lengths.append(table.chunk_length(time, numbers))
         return lengths[-1]
 
     monkeypatch.setattr(chunked, "chunk_length", noted)
@@ -90,7 +90,9 @@ def test_what_is_timed_is_what_the_choice_asks_for(monkeypatch):
 
 def test_a_small_run_writes_the_table_and_the_section(checkout, monkeypatch, capsys):
     monkeypatch.setattr(layers_run, "AT_LEAST", 1e-4)
-    arguments = "--cells Elman --shapes 3 5 4 6 --chunks 2 --rounds 1 --device cpu --into"
+    arguments = (
+        "--cells Elman --shapes 3 5 4 6 --chunks 2 --together 0 --rounds 1 --device cpu --into"
+    )
     tune.main([*arguments.split(), str(checkout)])
     found = json.loads((checkout / "benchmarks/results/tune.json").read_text("utf-8"))
     assert [case["kind"] for case in found["cases"]] == list(KINDS)
@@ -98,13 +100,13 @@ def test_a_small_run_writes_the_table_and_the_section(checkout, monkeypatch, cap
         one, other = case["seconds"]["scan"][0], case["seconds"]["chunked, 2"][0]
         assert case["speeds"]["chunked, 2"] == pytest.approx(one / other, rel=1e-2)
     engine, chunk = ("scan", 16) if found["chosen"] == "scan" else ("chunked", 2)
-    assert lines_of(checkout) == [f'"cpu": Tuned(engine="{engine}", chunk={chunk}),']
+    assert lines_of(checkout) == [f'"cpu": Tuned(engine="{engine}", chunk={chunk}, together=0),']
     page = (checkout / "docs/benchmarks.md").read_text("utf-8")
     assert f"`seqjax/unroll/tuned.py`: **{found['chosen']}**" in page
     assert "chosen: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("bad", ["--chunks 0", "--rounds 0", "--shapes 1 0 1 1"])
+@pytest.mark.parametrize("bad", ["--chunks 0", "--rounds 0", "--shapes 1 0 1 1", "--together -1"])
 def test_sizes_below_one_are_refused(bad):
-    with pytest.raises(SystemExit, match="expected at least 1"):
+    with pytest.raises(SystemExit, match=r"expected (numbers of )?at least [01]"):
         tune.main(bad.split())

@@ -494,7 +494,7 @@ def test_gradient_and_tangent_agree_and_are_the_difference_quotient(name, case):
 
 def test_what_reverse_mode_keeps_changes_no_gradient(case, monkeypatch):
     """In segments of chunks, neither of which divides the time; with padding, cuts, and in reverse."""
-    monkeypatch.setitem(TUNED, "cpu", TUNED["cpu"]._replace(chunk=2))
+    monkeypatch.setitem(TUNED, "cpu", TUNED["cpu"]._replace(chunk=2, together=0))
     state = case.state
     if not case.entry.causal:
         state = case.cell.initial_state(case.params, (BATCH,), key=case.key)

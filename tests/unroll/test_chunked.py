@@ -1,6 +1,7 @@
 """The chunked engine: the values and gradients of the scan, from the states with or without gates."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 import seqjax as sj
 from seqjax.floating import join_floating, split_floating
 from seqjax.unroll.rules import rule_of
-from seqjax.unroll.tuned import TUNED, chunk_length
+from seqjax.unroll.tuned import TUNED, Tuned, chunk_length
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -57,6 +58,14 @@ CELLS = {
     "keys in the state": sj.Zoneout(sj.GRU(3, param_dtype=jnp.float64), 0.3),
     "without emit": Plain(3),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def several_chunks_however_small() -> Iterator[None]:
+    """As large networks have them: small ones would run in one chunk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TUNED, "cpu", Tuned("chunked", CHUNK))
+        yield
 
 
 @pytest.fixture(params=list(CELLS))
@@ -221,8 +230,17 @@ def test_a_cell_that_is_not_gated_is_refused_by_name():
     ("time", "length"), [(64, 32), (48, 24), (35, 35), (100, 25), (20, 32), (69, 32), (784, 28)]
 )
 def test_chunks_are_near_their_usual_length_and_equal_where_they_can_be(time, length, monkeypatch):
-    monkeypatch.setitem(TUNED, "cpu", TUNED["cpu"]._replace(chunk=32))
+    monkeypatch.setitem(TUNED, "cpu", Tuned("chunked", 32, 10**9))
     assert chunk_length(time) == length
+
+
+@pytest.mark.parametrize(
+    ("time", "numbers", "length"),
+    [(100, 10, 100), (101, 10, 101), (400, 10, 100), (400, 4, 200), (400, 100, 25), (7, 0, 1000)],
+)
+def test_chunks_of_few_numbers_are_longer(time, numbers, length, monkeypatch):
+    monkeypatch.setitem(TUNED, "cpu", Tuned("chunked", 32, 1000))
+    assert chunk_length(time, numbers) == length
 
 
 RULES = {  # z and r as a sum, which is used as a whole, by a gate that says what is worth keeping
@@ -239,6 +257,22 @@ def test_the_trace_of_a_gate_tells_what_its_backward_pass_can_be_spared(cell):
     params = cell.init(jax.random.key(0), 2)
     state = cell.initial_state(params, (4,), key=jax.random.key(1))
     assert rule_of(cell, params, state, jnp.ones((0, 4, 2))) == RULES[cell]
+
+
+def test_a_small_network_runs_in_one_chunk_and_a_large_one_in_several(monkeypatch, x64):
+    monkeypatch.setitem(TUNED, "cpu", Tuned("chunked", CHUNK, 4 * 3 * 2 * 70))
+    cell = CELLS["LSTM"]
+
+    def loops(batch):
+        """Of the gradient, one within another counted each."""
+        params, state, xs = arguments(cell, 2 * CHUNK, (batch,))
+        loss = lambda params: jnp.sum(sj.unroll(cell, params, xs, state, engine="chunked")[1])
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("scan[")
+
+    assert loops(2) < loops(5)  # 12 numbers a step of each row: 70 steps, and 28
+    case = arguments(cell, 2 * CHUNK)
+    came = value_and_gradient(cell, *case, engine="chunked")
+    assert_close(came, value_and_gradient(cell, *case, engine="scan"))
 
 
 def test_the_gates_are_kept_and_nothing_that_they_came_from():
