@@ -21,7 +21,7 @@ class Tuned(NamedTuple):
 
 # `python -m benchmarks tune` measures the choices side by side and writes the line of its backend.
 TUNED: dict[str, Tuned] = {
-    "cpu": Tuned(engine="chunked", chunk=32, together=262144),
+    "cpu": Tuned(engine="chunked", chunk=16, together=262144),
 }
 
 UNMEASURED = Tuned(engine="scan", chunk=16)
