@@ -1,15 +1,14 @@
 """The picture of results/compile.json: seconds of tracing and compilation by length, and by depth."""
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.compile_report import SECONDS, cells, others
 from benchmarks.layers_picture import COLOURS
 from benchmarks.peers import PEERS
+from benchmarks.pictures import png
 
 OURS = "black"
 
@@ -18,7 +17,6 @@ def picture(results: dict[str, Any]) -> bytes:
     """A PNG: a row for each cell; on the left one layer by its length, on the right by depth."""
     rows = cells(results)
     figure = Figure(figsize=(9.5, 0.9 + 2.6 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(rows), 2, squeeze=False, sharey=True)
     for (left, right), cell in zip(panels, rows, strict=True):
         cases = [case for case in results["cases"] if case["cell"] == cell]
@@ -35,9 +33,7 @@ def picture(results: dict[str, Any]) -> bytes:
     figure.legend(
         handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9
     )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def draw(axes: Axes, cases: list[dict[str, Any]], along: str, results: dict[str, Any]) -> None:

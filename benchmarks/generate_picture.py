@@ -1,14 +1,13 @@
 """The picture of results/generate.json: tokens a second, by model and by way to write."""
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.generate_report import cells, others
 from benchmarks.layers_picture import COLOURS
+from benchmarks.pictures import png
 
 OURS = "black"
 
@@ -17,7 +16,6 @@ def picture(results: dict[str, Any]) -> bytes:
     """A PNG: a panel for each cell, a group of bars for each row of its table."""
     rows = cells(results)
     figure = Figure(figsize=(10, 0.9 + 3.1 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(rows), 1, squeeze=False, sharey=True)
     for (axes,), cell in zip(panels, rows, strict=True):
         draw(axes, [case for case in results["cases"] if case["cell"] == cell], others(results))
@@ -27,9 +25,7 @@ def picture(results: dict[str, Any]) -> bytes:
     figure.legend(
         handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=9
     )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def draw(axes: Axes, cases: list[dict[str, Any]], peers: list[str]) -> None:

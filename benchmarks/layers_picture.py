@@ -1,10 +1,8 @@
 """The picture of results/layers.json: for each cell and kind, how many times as long as ours."""
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -12,6 +10,7 @@ from benchmarks.layers_report import cells, others
 from benchmarks.layers_run import OURS_ON_CORES
 from benchmarks.peers import PEERS
 from benchmarks.peers.problem import Shape
+from benchmarks.pictures import png
 
 COLOURS = {
     "torch": "#d1442f",
@@ -33,7 +32,6 @@ def picture(results: dict[str, Any]) -> bytes:
     if any(OURS_ON_CORES in case["ratios"] for case in results["cases"]):
         names = [OURS_ON_CORES, *names]
     figure = Figure(figsize=(1 + 6.2 * len(kinds), 0.9 + 2.7 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(rows), len(kinds), squeeze=False, sharey=True)
     for line, cell in zip(panels, rows, strict=True):
         for axes, kind in zip(line, kinds, strict=True):
@@ -55,9 +53,7 @@ def picture(results: dict[str, Any]) -> bytes:
             frameon=False,
             fontsize=9,
         )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def draw(axes: Axes, cases: list[dict[str, Any]], names: list[str]) -> None:

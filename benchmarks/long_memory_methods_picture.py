@@ -1,10 +1,8 @@
 """The picture of results/long_memory_methods.json: one panel a task, one column a method."""
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -12,6 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.long_memory_methods_report import methods, problems, reached
 from benchmarks.long_memory_picture import COLOURS, draw_outcome
 from benchmarks.long_memory_report import TITLES, tasks
+from benchmarks.pictures import png
 
 
 def picture(results: dict[str, Any]) -> bytes:
@@ -22,7 +21,6 @@ def picture(results: dict[str, Any]) -> bytes:
         figsize=(4.2 + 0.85 * len(columns), 1.6 + 0.3 * sum(heights) + 0.5 * len(panels)),
         layout="constrained",
     )
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, task in zip(axes, panels, strict=True):
         draw_task(panel, results, task, columns)
@@ -33,9 +31,7 @@ def picture(results: dict[str, Any]) -> bytes:
         "without memory",
         fontsize=8,
     )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def draw_task(axes: Axes, results: dict[str, Any], task: str, columns: list[str]) -> None:

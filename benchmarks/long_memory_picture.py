@@ -1,11 +1,9 @@
 """The picture of results/long_memory.json: one panel a task, one row a cell, one column a length."""
 
-import io
 from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -13,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from benchmarks.long_memory_recipe import TASKS
 from benchmarks.long_memory_report import TITLES, Outcome, cells, lengths_of, outcome, tasks
+from benchmarks.pictures import png
 
 COLOURS = colormaps["viridis_r"]
 NOT_FINITE = "#444444"
@@ -26,7 +25,6 @@ def picture(results: dict[str, Any]) -> bytes:
     figure = Figure(
         figsize=(2.6 + 0.85 * sum(widths) + 1.2, 1.5 + 0.3 * len(rows)), layout="constrained"
     )
-    FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
     for number, (panel, task) in enumerate(zip(axes, panels, strict=True)):
         draw_task(panel, results, task, rows)
@@ -38,9 +36,7 @@ def picture(results: dict[str, Any]) -> bytes:
         "without memory",
         fontsize=8,
     )
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def draw_task(axes: Axes, results: dict[str, Any], task: str, rows: list[str]) -> None:

@@ -1,18 +1,16 @@
 """The picture of results/memory.json: bytes against the number of steps, a line for each remat."""
 
-import io
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.memory_run import REMATS, Shape
+from benchmarks.pictures import png
 
 
 def picture(results: dict[str, Any]) -> bytes:
     """A PNG, both axes logarithmic."""
     figure = Figure(figsize=(6.4, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for remat in REMATS:
         entries = sorted(
@@ -38,6 +36,4 @@ def picture(results: dict[str, Any]) -> bytes:
     axes.plot([], [], color="grey", linewidth=0.8, linestyle=":", label="sj.plan_memory")
     axes.legend()
     axes.grid(visible=True, which="major", linewidth=0.4)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)

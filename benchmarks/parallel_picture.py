@@ -1,18 +1,16 @@
 """The picture of results/parallel.json: how many times as many updates as on one device."""
 
-import io
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.parallel_report import counts
+from benchmarks.pictures import png
 
 
 def picture(results: dict[str, Any]) -> bytes:
     """A PNG: a line for each model, a dot for each round, and what so many cores could give at most."""
     figure = Figure(figsize=(5.4, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     devices = [int(n) for n in counts(results)]
     axes.plot(devices, devices, "--", color="black", linewidth=0.8, label="as many as cores")
@@ -30,6 +28,4 @@ def picture(results: dict[str, Any]) -> bytes:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)

@@ -1,12 +1,11 @@
 """The picture of results/precision.json: what bfloat16 brings, and the two trainings."""
 
-import io
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.peers.problem import Shape
+from benchmarks.pictures import png
 
 
 def picture(results: dict[str, Any]) -> bytes:
@@ -15,7 +14,6 @@ def picture(results: dict[str, Any]) -> bytes:
     kinds = list(dict.fromkeys(case["kind"] for case in cases))
     count = len(cases) // len(kinds)
     figure = Figure(figsize=(10, max(3.2, 1.2 + 0.26 * count)), layout="constrained")
-    FigureCanvasAgg(figure)
     speeds, losses = figure.subplots(1, 2)
     for kind in kinds:
         of_kind = [case for case in cases if case["kind"] == kind]
@@ -33,6 +31,4 @@ def picture(results: dict[str, Any]) -> bytes:
     for axes in (speeds, losses):
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=8)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)

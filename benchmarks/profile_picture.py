@@ -1,12 +1,11 @@
 """The picture of results/profile.json: a bar for each case, of what the cores do."""
 
-import io
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.peers.problem import Shape
+from benchmarks.pictures import png
 from benchmarks.profile_run import KINDS
 
 COLOURS = ("tab:blue", "tab:cyan", "tab:green", "tab:orange", "tab:purple", "0.85")
@@ -16,7 +15,6 @@ def picture(results: dict[str, Any]) -> bytes:
     """A PNG."""
     cases = results["cases"]
     figure = Figure(figsize=(8.5, 1.4 + 0.32 * len(cases)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     left = [0.0] * len(cases)
     for kind, colour in zip(KINDS, COLOURS, strict=True):
@@ -29,6 +27,4 @@ def picture(results: dict[str, Any]) -> bytes:
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of the time of all cores")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncol=6, fontsize=8)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)

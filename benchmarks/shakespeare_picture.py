@@ -1,11 +1,11 @@
 """The picture of results/shakespeare.json: validation loss against wall time."""
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from benchmarks.pictures import png
 
 SEEDS = ("#1f6fb4", "#2a9d63", "#8a4fbf", "#b8860b", "#4a4a4a")
 PEER = "#d1442f"
@@ -15,7 +15,6 @@ GOAL = "#444444"
 def picture(results: dict[str, Any]) -> bytes:
     """A PNG: a line for each seed, the end of the peer as a point, the goals as dashed lines."""
     figure = Figure(figsize=(8, 5.8), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     for run, colour in zip(results["seeds"], SEEDS * len(results["seeds"]), strict=False):
         draw_seed(axes, run, colour)
@@ -30,9 +29,7 @@ def picture(results: dict[str, Any]) -> bytes:
     axes.set_title("Characters of Shakespeare, " + results["machine"]["processor"])
     axes.grid(alpha=0.25)
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def draw_seed(axes: Axes, run: dict[str, Any], colour: str) -> None:

@@ -1,12 +1,11 @@
 """The picture of results/sweep.json: how many times as long N single trainings take as one program."""
 
-import io
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from benchmarks.pictures import png
 from benchmarks.sweep_report import GOALS, cases, counts, named
 from benchmarks.sweep_run import FORMS, SINGLES
 
@@ -17,7 +16,6 @@ def picture(results: dict[str, Any]) -> bytes:
     """A PNG: a panel for each number of devices, a line for each form, a dot for each round."""
     devices = counts(results)
     figure = Figure(figsize=(1 + 4.2 * len(devices), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(devices), squeeze=False, sharey=True)[0]
     least = GOALS["cpu" if results["device"]["platform"] == "cpu" else "gpu"]
     for axes, count in zip(panels, devices, strict=True):
@@ -47,6 +45,4 @@ def picture(results: dict[str, Any]) -> bytes:
         axes.grid(axis="y", alpha=0.25)
     panels[0].set_ylabel("N singles, times as long as the sweep")
     panels[0].legend(frameon=False, fontsize=9)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)

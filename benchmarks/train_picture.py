@@ -1,12 +1,11 @@
 """The picture of results/train.json: for each model, the tokens a second of each contestant."""
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmarks.pictures import png
 from benchmarks.train_report import contestants, titled
 
 OURS, OTHERS = "#1f6fb4", "#9a9a9a"
@@ -16,12 +15,9 @@ def picture(results: dict[str, Any]) -> bytes:
     """A PNG: a panel for each model, a bar for each contestant, a dot for each round."""
     cases = results["cases"]
     figure = Figure(figsize=(1 + 5.2 * len(cases), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, case in zip(figure.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
         draw(axes, case)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def draw(axes: Axes, case: dict[str, Any]) -> None:

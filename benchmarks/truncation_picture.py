@@ -1,12 +1,11 @@
 """The picture of results/truncation.json: bias, cosine, time and memory against k2."""
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from benchmarks.pictures import png
 from benchmarks.truncation_report import bias, lengths, networks
 
 COLOURS = ("#1f6fb4", "#2a9d63", "#d1442f", "#8a4fbf", "#b8860b")
@@ -18,7 +17,6 @@ ROUNDING = 1e-12
 def picture(results: dict[str, Any]) -> bytes:
     """A PNG of four panels."""
     figure = Figure(figsize=(10, 7.4), layout="constrained")
-    FigureCanvasAgg(figure)
     (biases, cosines), (seconds, memory) = figure.subplots(2, 2)
     draw_biases(biases, results, "bias")
     draw_biases(cosines, results, "cosine")
@@ -43,9 +41,7 @@ def picture(results: dict[str, Any]) -> bytes:
         axes.set_xlabel("k2, or k1 where k2 = T")
         axes.legend(frameon=False, fontsize=8)
     biases.legend(frameon=False, fontsize=8)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
 
 
 def draw_biases(axes: Axes, results: dict[str, Any], what: str) -> None:

@@ -1,12 +1,11 @@
 """The picture of results/tune.json: how many times as fast as the scan each choice is."""
 
-import io
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.peers.problem import Shape
+from benchmarks.pictures import png
 
 
 def picture(results: dict[str, Any]) -> bytes:
@@ -15,7 +14,6 @@ def picture(results: dict[str, Any]) -> bytes:
     names = [name for name in results["speeds"] if name != "scan"]
     count = len(results["cases"]) // len(kinds)
     figure = Figure(figsize=(2 + 4.5 * len(kinds), 1.6 + 0.3 * count), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, kind in zip(panels, kinds, strict=True):
         cases = [case for case in results["cases"] if case["kind"] == kind]
@@ -29,6 +27,4 @@ def picture(results: dict[str, Any]) -> bytes:
         axes.grid(axis="x", alpha=0.25)
     panels[0].invert_yaxis()
     panels[-1].legend(frameon=False, fontsize=8)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130, metadata={"Software": None})
-    return file.getvalue()
+    return png(figure)
