@@ -133,6 +133,10 @@ def goals(results: dict[str, Any]) -> list[str]:
         reached = verdict.asked - len(verdict.missed)
         line = f"- {verdict.says}: **{reached} of {verdict.asked}**"
         lines.append(f"{line}; not {', '.join(verdict.missed)}." if verdict.missed else f"{line}.")
+    if any(verdict.missed for verdict in verdicts(results)):
+        lines.append(
+            "\nWhat the rest of the time goes to, and what was tried against it: the next section."
+        )
     return lines
 
 
