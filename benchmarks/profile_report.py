@@ -23,7 +23,9 @@ Tried against what is not matmul, and not kept: the recurrent matmul with U turn
 its last axis, and as one matmul for each gate (`h @ U` as it stands is as fast as any, 128 GFLOP/s in
 the loop at B = 32 and H = 256, of 196 of a large one); huge pages for new arrays
 (`GLIBC_TUNABLES=glibc.malloc.hugetlb=1` in the environment: 3 to 8 % less time at H ≥ 256, none below,
-and as much for PyTorch).
+and as much for PyTorch); vectors of 512 bits (`XLA_FLAGS=--xla_cpu_prefer_vector_width=512`: no
+difference). Kept: one chunk for all steps where their projections are small (the section on the
+engine).
 
 ![What the cores do]({picture})
 """
