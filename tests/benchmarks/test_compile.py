@@ -18,6 +18,7 @@ from benchmarks.layers_run import agree
 from benchmarks.peers import PEERS, ours
 from benchmarks.peers.problem import GATES, Shape, sample
 from benchmarks.processes import MeasurementError
+from tests.benchmarks.made_up import frame
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -178,17 +179,7 @@ def made_up(**changed) -> dict:
 
     counts = lambda traces, compilations: {"traces": traces, "compilations": compilations}
     return {
-        "name": "compile",
-        "made": "2026-01-31",
-        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
-        "machine": {
-            "processor": "Abacus 9000",
-            "cores_usable": 2,
-            "system": "Linux x86_64",
-            "load_average": 0.25,
-        },
-        "threads": {"jax": 2},
-        "versions": {"jax": "0.10.2"},
+        **frame("compile"),
         "rounds": 3,
         "sizes": {"batch": 16, "inputs": 64, "features": 64},
         "missing": {"equinox": "equinox is not installed"},

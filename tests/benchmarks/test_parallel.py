@@ -7,6 +7,7 @@ import pytest
 from benchmarks import parallel, parallel_report, parallel_run, soak, soak_run, suites
 from benchmarks.peers.worker import Worker
 from benchmarks.processes import MeasurementError
+from tests.benchmarks.made_up import frame
 
 SMALL = ["--embedding", "3", "--batch", "4", "--time", "5"]
 
@@ -21,17 +22,7 @@ def results() -> dict:
         "difference": 2e-7,
     }
     return {
-        "name": "parallel",
-        "made": "2026-01-31",
-        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
-        "machine": {
-            "processor": "Abacus 9000",
-            "cores_usable": 2,
-            "system": "Linux x86_64",
-            "load_average": 0.25,
-        },
-        "threads": {"jax": 2},
-        "versions": {"jax": "0.10.2"},
+        **frame("parallel"),
         "rounds": 7,
         "at_least_seconds": 1.0,
         "cases": [

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import precision, precision_report, precision_run, suites
 from benchmarks.peers.problem import KINDS, Shape
+from tests.benchmarks.made_up import frame
 
 
 def results(*speeds: float) -> dict:
@@ -21,17 +22,7 @@ def results(*speeds: float) -> dict:
     }
     run = lambda seconds: {"loss": 2.5, "seconds": seconds, "losses": [3.0, 2.0]}
     return {
-        "name": "precision",
-        "made": "2026-01-31",
-        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
-        "machine": {
-            "processor": "Abacus 9000",
-            "cores_usable": 2,
-            "system": "Linux x86_64",
-            "load_average": 0.25,
-        },
-        "threads": {"jax": 2},
-        "versions": {"jax": "0.10.2"},
+        **frame("precision"),
         "rounds": 2,
         "cases": [case(speed, kind) for speed, kind in zip(speeds, KINDS, strict=True)],
         "training": {

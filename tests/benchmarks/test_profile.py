@@ -7,6 +7,7 @@ import pytest
 from benchmarks import profile, profile_report, profile_run, suites
 from benchmarks.peers.problem import KINDS, Shape
 from benchmarks.profile_run import Event
+from tests.benchmarks.made_up import frame
 
 
 def results() -> dict:
@@ -23,17 +24,7 @@ def results() -> dict:
         "heaviest": {"ynn_fusion": 0.4, "add_tanh_fusion": 0.1},
     }
     return {
-        "name": "profile",
-        "made": "2026-01-31",
-        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
-        "machine": {
-            "processor": "Abacus 9000",
-            "cores_usable": 2,
-            "system": "Linux x86_64",
-            "load_average": 0.25,
-        },
-        "threads": {"jax": 2},
-        "versions": {"jax": "0.10.2"},
+        **frame("profile"),
         "calls": 10,
         "cases": [case],
     }

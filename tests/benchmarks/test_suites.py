@@ -11,6 +11,7 @@ import pytest
 from benchmarks import suites
 from benchmarks.processes import ROOT
 from benchmarks.suites import SECTIONS, SUITES
+from tests.benchmarks.made_up import frame
 
 
 def results(**changed) -> dict:
@@ -27,17 +28,7 @@ def results(**changed) -> dict:
         "share_of_matmul_rate": 0.824,
     }
     made_up = {
-        "name": "layers",
-        "made": "2026-01-31",
-        "device": {"platform": "cpu", "kind": "cpu", "count": 1},
-        "machine": {
-            "processor": "Abacus 9000",
-            "cores_usable": 2,
-            "system": "Linux x86_64",
-            "load_average": 0.25,
-        },
-        "threads": {"jax": 2},
-        "versions": {"jax": "0.10.2"},
+        **frame("layers"),
         "rounds": 7,
         "missing": {"torch": "torch is not installed"},
         "matmul": {"size": 2048, "gflops": 205.0, "one_core_gflops": None},

@@ -276,7 +276,6 @@ def test_init_depends_on_the_key_and_on_nothing_else(case):
     assert not all(same)
 
 
-@pytest.mark.parametrize("batch_shape", [(), (1,), (4,), (2, 3)])
 def decompositions(jaxpr: Any) -> list[tuple[int, ...]]:
     """The shape of what each decomposition of matrices in a program takes."""
     found = []
@@ -304,6 +303,7 @@ def test_what_the_search_for_decompositions_looks_for_is_there():
     assert (2, 2) in decompositions(init.jaxpr)
 
 
+@pytest.mark.parametrize("batch_shape", [(), (1,), (4,), (2, 3)])
 def test_every_leaf_of_the_state_leads_with_the_batch_shape(case, batch_shape):
     state = jax.eval_shape(
         lambda params, key: case.cell.initial_state(params, batch_shape, key=key),
