@@ -1,4 +1,4 @@
-"""The engine and the chunks of gated cells on this backend: python -m benchmarks tune  (four minutes)
+"""The engine and the chunks of gated cells on this backend: python -m benchmarks tune  (two minutes)
 
 python -m benchmarks tune --chunks 8 16 32 --rounds 11    more of it
 python -m benchmarks tune --report-only                   draw and write again from the JSON

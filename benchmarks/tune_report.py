@@ -9,10 +9,11 @@ from benchmarks.shakespeare_report import table
 INTRODUCTION = """\
 ## The engine of gated cells{where}
 
-`python -m benchmarks tune`: one layer by the plain scan and by the chunked engine with chunks of so many
-steps, in turn. **How many times as fast as the scan**, the median over {rounds} rounds of the ratio in
-that round. What is fastest in the middle of all rows (a geometric mean), if it is 1.05 times as fast as
-the scan, is what `engine="auto"` takes here, by `seqjax/unroll/tuned.py`: **{chosen}**.
+`python -m benchmarks tune`: one layer by the plain scan and by the chunked engine with chunks of so
+many steps, or of more where the projections of all of them are no more numbers than so many, in turn.
+**How many times as fast as the scan**, the median over {rounds} rounds of the ratio in that round.
+What is fastest in the middle of all rows (a geometric mean), if it is 1.05 times as fast as the scan,
+is what `engine="auto"` takes here, by `seqjax/unroll/tuned.py`: **{chosen}**.
 
 ![How many times as fast as the scan](../benchmarks/results/{name}.png)
 """

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 import seqjax as sj
 from seqjax.arithmetic import recurrent_matmul
@@ -19,6 +18,7 @@ from seqjax.cell import noise_only
 from seqjax.unroll import engines
 from seqjax.unroll.tuned import TUNED
 from tests.contract.registry import IN_FEATURES, REGISTRY, Entry, LeakySum, RunningMean
+from tests.programs import decompositions
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -274,17 +274,6 @@ def test_init_depends_on_the_key_and_on_nothing_else(case):
         for a, b in zip(jax.tree.leaves(other), jax.tree.leaves(case.params), strict=True)
     ]
     assert not all(same)
-
-
-def decompositions(jaxpr: Any) -> list[tuple[int, ...]]:
-    """The shape of what each decomposition of matrices in a program takes."""
-    found = []
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in {"qr", "geqrf", "eigh", "eig", "svd", "cholesky", "lu"}:
-            found.append(equation.invars[0].aval.shape)
-        for inner in jaxprs_in_params(equation.params):
-            found += decompositions(getattr(inner, "jaxpr", inner))
-    return found
 
 
 def test_under_vmap_init_decomposes_no_two_matrices_at_once(name):

@@ -20,6 +20,7 @@ from seqjax.diagnostics.gate_counts import _watch
 from seqjax.diagnostics.products import _products
 from seqjax.diagnostics.terms import terms_by_lag, widest
 from seqjax.diagnostics.trajectory import _walk, walk
+from tests.programs import decompositions
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -493,3 +494,17 @@ def test_a_derivative_that_is_infinite_within_a_step_is_named_and_nothing_is_mad
     assert report.flow is None
     with pytest.raises(ValueError, match=r"flow: ∂L/∂params\['kernel'\] is not finite"):
         sj.diagnostics.flow(cell, params, xs, jnp.sum)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_no_part_decomposes_several_matrices_at_once(rows):
+    """On a CPU of two cores two that do, of two programs under way, wait for each other for ever."""
+    cell = sj.LSTM(4)
+    params = cell.init(jax.random.key(0), 3)
+    path = walk("test", cell, params, noise(10, rows, 3), None, None)
+    grown = lambda p: _growth(cell, p, path.start, path.before, path.xs, 4)
+    products = lambda p: _products(cell, p, path.start, path.before, path.xs, 4)
+    for part in (grown, products):
+        shapes = decompositions(jax.make_jaxpr(part)(params).jaxpr)
+        assert shapes
+        assert all(len(shape) == 2 for shape in shapes)
