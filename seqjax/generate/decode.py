@@ -67,7 +67,8 @@ def generate(
     temperature: 0 is greedy. temperature and top_p may change without a new compilation.
     stop: the token that ends a text; a sequence that has drawn it only waits for the others.
 
-    Raises a ValueError for an empty prompt, a length below 1 and settings as in `sj.generate.sample`.
+    Raises a ValueError for an empty prompt, a length below 1, a temperature below 0, a top_k below 1,
+    and a top_p outside (0, 1].
 
     >>> import seqjax as sj
     >>> model = sj.models.LanguageModel(vocabulary=9, cell=sj.GRU(8), embedding=4)
