@@ -42,7 +42,7 @@ format: $(VENV)/.dev ## let ruff format and fix
 	$(BIN)/ruff check --fix .
 
 peers: $(VENV)/.dev ## install PyTorch, Keras, Haiku, Equinox and ONNX Runtime, so that the tests marked `peer` compare with them
-	$(BIN)/python -m pip install --quiet ".[interop]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[interop]"
 
 docs: $(VENV)/.dev ## write docs/cells.md and the pictures in docs/ again, from the code
 	$(BIN)/python -m docs.cells

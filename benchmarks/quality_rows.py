@@ -66,14 +66,14 @@ def forecast(horizon: int, goal: float, attention: str, informer: str) -> Row:
     )
 
 
-def translation(features: int, goal: float, *, big: bool = False) -> Row:
+def translation(features: int, goal: float, steps: int) -> Row:
     """Multi30k, of that width."""
     return Row(
         task=f"Multi30k, German to English, {features} units, test2016",
         shape=UNALIGNED,
         example="translation",
         data=captions,
-        options=f"--features {features} --dropout 0.5 --steps 4500 --learning-rate 2e-3 "
+        options=f"--features {features} --dropout 0.5 --steps {steps} --learning-rate 2e-3 "
         "--weight-decay 0.01",
         value="BLEU, beam",
         also=("BLEU, greedy", "perplexity"),
@@ -84,7 +84,6 @@ def translation(features: int, goal: float, *, big: bool = False) -> Row:
         remark="lower case, cut into words and marks by benchmarks/quality_data.py, which writes the "
         "files that the example reads; BLEU is of these tokens.",
         trials=1,
-        big=big,
     )
 
 
@@ -131,8 +130,8 @@ ROWS: dict[str, Row] = {
         "set shares in part. Folds are made by benchmarks/quality_data.py.",
         trials=FOLDS,
     ),
-    "translation": translation(256, 26),
-    "translation-512": translation(512, 28, big=True),
+    "translation": translation(256, 26, steps=4500),
+    "translation-512": translation(512, 28, steps=2000),
     "music": Row(
         task="JSB chorales",
         shape="one step to the next",

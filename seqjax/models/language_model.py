@@ -48,7 +48,8 @@ class LanguageModel:
     weight_drop: the rate at which entries of every recurrent kernel are dropped, the same ones for a
         whole window, while a key is given (Merity, Keskar, Socher 2018); see `sj.drop_weights`.
     remat: what reverse mode keeps of a window, as in `sj.unroll`. Logits exist for a few steps at a time
-        in any case: `loss` folds them into the run.
+        in any case: `loss` folds them into the run, and finds their gradient as it meets them
+        (`sj.losses.linear_cross_entropy`).
 
     A pure pair of `init` and `apply`; `loss` has the one training signature, and `step` is what
     generation needs. Without a key a model is deterministic, as in evaluation.
@@ -180,10 +181,10 @@ class LanguageModel:
 
         def measure(ys: Array, operands: Any) -> dict[str, Mean]:
             targets, mask, keys = operands
-            logits = self.readout(narrow(wide), self._drop(ys, keys))
-            nats = losses.token_cross_entropy(logits, targets, mask=mask)
-            right = losses.token_accuracy(logits, targets, mask=mask)
-            return {"nats": losses.mean_over(nats, mask), "accuracy": losses.mean_over(right, mask)}
+            kernel, bias = self._readout(narrow(wide))
+            ys, dtype = self._drop(ys, keys), compute_dtype(self)
+            found = losses.linear_cross_entropy(ys, kernel, bias, targets, mask=mask, dtype=dtype)
+            return found._asdict()
 
         carry, metrics = unroll_fold(
             cell,
@@ -211,9 +212,12 @@ class LanguageModel:
         self, params: LanguageModelParams, y: Float[Array, "*any features"]
     ) -> Float[Array, "*any vocabulary"]:
         """Logits = y V + b."""
+        return affine("LanguageModel: y", y, *self._readout(params), compute_dtype(self))
+
+    def _readout(self, params: LanguageModelParams) -> tuple[Array, Array]:
+        """V, which is Eᵀ where it is tied, and b."""
         kernel = params.embedding.T if params.readout_kernel is None else params.readout_kernel
-        dtype = compute_dtype(self)
-        return affine("LanguageModel: y", y, kernel, params.readout_bias, dtype)
+        return kernel, params.readout_bias
 
     def _noise(
         self, key: Array | None, time: int
