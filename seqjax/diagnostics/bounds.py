@@ -54,34 +54,40 @@ def bound(cell: Cell, params: Params, lags: ArrayLike) -> Float[Array, " lags"] 
     return bound_of(cell, params, lags)
 
 
-def factor_of(cell: Cell, params: Params) -> Float[Array, ""] | None:
-    """`factor` of params that are those of the cell."""
+def factor_of(cell: Cell, params: Params, norm: ArrayLike | None = None) -> Float[Array, ""] | None:
+    """`factor` of params that are those of the cell; `norm` is ‖U‖ where that is known."""
     found = leaves(cell, params)
-    if len(found) != 1 or not found[0].plain:
+    steepness = _steepness(found[0].cell) if len(found) == 1 and found[0].plain else None
+    if steepness is None:
         return None
-    return _factor(found[0].cell, found[0].params)
+    U = found[0].params.recurrent_kernel
+    known = _spectral_norm(U) if norm is None else jnp.asarray(norm, accumulator(U.dtype))
+    leak, steepest = steepness
+    return 1 - leak + leak * steepest * known
 
 
-def bound_of(cell: Cell, params: Params, lags: Array) -> Float[Array, " lags"] | None:
-    """`bound` of params that are those of the cell."""
-    base = factor_of(cell, params)
+def bound_of(
+    cell: Cell, params: Params, lags: Array, norm: ArrayLike | None = None
+) -> Float[Array, " lags"] | None:
+    """`bound` of params that are those of the cell; `norm` as in `factor_of`."""
+    base = factor_of(cell, params, norm)
     return None if base is None else jnp.power(base, lags.astype(base.dtype))
 
 
 @functools.singledispatch
-def _factor(cell: Cell, params: Params) -> Float[Array, ""] | None:
+def _steepness(cell: Cell) -> tuple[float, float] | None:
+    """The leak, 1 where there is none, and γ, of a cell that has such a bound."""
     return None
 
 
-@_factor.register
-def _(cell: Elman, params: Params) -> Float[Array, ""]:
-    leak = float(cell.leak)
-    return 1 - leak + leak * STEEPEST[cell.activation] * _spectral_norm(params.recurrent_kernel)
+@_steepness.register
+def _(cell: Elman) -> tuple[float, float]:
+    return float(cell.leak), STEEPEST[cell.activation]
 
 
-@_factor.register
-def _(cell: PreActivationRNN, params: Params) -> Float[Array, ""]:
-    return STEEPEST[cell.activation] * _spectral_norm(params.recurrent_kernel)
+@_steepness.register
+def _(cell: PreActivationRNN) -> tuple[float, float]:
+    return 1.0, STEEPEST[cell.activation]
 
 
 def _spectral_norm(matrix: Array) -> Float[Array, ""]:

@@ -233,7 +233,7 @@ def split(
         cell,
         params,
         path.take_rows(rows)._replace(batch_shape=()),
-        injected[:, rows][times],
+        injected,
         jnp.asarray(times, jnp.int32),
         jnp.asarray(rows, jnp.int32),
         key,

@@ -103,8 +103,9 @@ def jacobians_of(
     end: int,
     lags: int | None = None,
     probes: int | None = None,
+    norm: ArrayLike | None = None,
 ) -> Jacobians:
-    """`jacobians` of a run that is there, over all its rows."""
+    """`jacobians` of a run that is there, over all its rows; `norm` is ‖U‖ where that is known."""
     size = path.entries
     reach = end + 1 if lags is None else min(lags, end + 1)
     if probes is None:
@@ -114,7 +115,7 @@ def jacobians_of(
     before, xs = jax.tree.map(lambda a: a[steps], (path.before, path.xs))
     frobenius, spectral = _products(cell, params, path.start, before, xs, m)
     numbers = np.arange(reach + 1)
-    simple = bound_of(cell, params, jnp.asarray(numbers, spectral.dtype))
+    simple = bound_of(cell, params, jnp.asarray(numbers, spectral.dtype), norm)
     return Jacobians(numbers, frobenius, spectral, simple, end, m == size, m)
 
 

@@ -149,11 +149,14 @@ def diagnose(
 def _parts(cell: Cell, params: Params, path: Trajectory, flow: Flow, probes: int) -> dict[str, Any]:
     """What is found in the rows that the flow follows, by the names that a report has for it."""
     few, steps = path.take_rows(flow.rows), path.xs.shape[0]
+    spectrum = spectrum_of("diagnose", cell, params)
+    # A cell whose bound has a ‖U‖ has no other matrix.
+    norm = spectrum.matrices[0].singular_values[0] if spectrum.matrices else None
     return {
         "flow": flow,
-        "jacobians": jacobians_of(cell, params, few, steps - 1, probes=probes),
+        "jacobians": jacobians_of(cell, params, few, steps - 1, probes=probes, norm=norm),
         "lyapunov": exponents_of(cell, params, few, LEADING, steps // 10),
-        "spectrum": spectrum_of("diagnose", cell, params),
+        "spectrum": spectrum,
         "saturation": saturation_of(cell, params, few.start, few.xs),
     }
 

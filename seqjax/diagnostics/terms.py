@@ -84,7 +84,10 @@ def terms_by_lag(
     keep: bool,
     width: int,
 ) -> dict[str, Any]:
-    """All of a `Flow` that is computed: its terms are measured block by block as they are made."""
+    """All of a `Flow` that is computed: its terms are measured block by block as they are made.
+
+    path: of `rows` alone; injected: of every step and row.
+    """
 
     def first(params: Params) -> State:
         """s_0 as a function of θ."""
@@ -93,7 +96,7 @@ def terms_by_lag(
         state = as_rows(cell.initial_state(params, batch_shape, key=key), len(batch_shape))
         return jax.tree.map(lambda leaf: leaf[rows], state)
 
-    followed = Followed(path.before, path.xs, times, injected)
+    followed = Followed(path.before, path.xs, times, injected[:, rows][times])
     start, pull_start = jax.vjp(lambda params: to_vector(first(params), 1), params)
     gradient, δ = _gradient(cell, params, followed)
     if initial:
