@@ -30,6 +30,7 @@ SUITES = {
     "profile": Suite("where the time of a layer goes, operation by operation", SECTIONS),
     "compile": Suite("tracing and compilation, beside other libraries", SECTIONS),
     "generate": Suite("tokens a second, written by a language model", SECTIONS),
+    "readout": Suite("a readout and its cross-entropy, beside logits written out", SECTIONS),
     "train": Suite("a language model, trained beside other libraries", SECTIONS),
     "sweep": Suite("many small models in one program, beside one after another", SECTIONS),
     "parallel": Suite("training on all cores, beside one", SECTIONS),

@@ -16,7 +16,10 @@ from seqjax.losses.mean import Mean, check_mask, in_32_bits, sum_real, zero_padd
 from seqjax.unroll.pieces import scan_pieces
 
 LOGITS = 6 * 2**20
-"""Logits that exist at once, 24 MiB in float32: as much as stays in the caches of a processor."""
+"""Logits that exist at once, 24 MiB in float32: as much as stays in the caches of a processor.
+
+As many as V has entries where these are more: to each piece's terms of ∂L/∂V all of it is added.
+"""
 
 
 class Choices(NamedTuple):
@@ -146,7 +149,7 @@ def _walk(
     zero = jnp.zeros((), wide)
     carry = zero, zero, jnp.zeros(kernel.shape[::-1], wide), jnp.zeros(bias.shape, wide)
     step = math.prod(targets.shape[1:]) * kernel.shape[1]
-    most, time = max(1, LOGITS // max(step, 1)), len(targets)
+    most, time = max(1, max(LOGITS, kernel.size) // max(step, 1)), len(targets)
     length = max(1, -(-time // -(-max(time, 1) // most)))  # pieces of about the same length
     (nats, right, d_kernel, d_bias), d_ys = scan_pieces(
         piece, carry, (ys, targets, real), length=length, reverse=False
