@@ -10,8 +10,8 @@ white space; --vocabulary for how many of them are known.
 
 The readout is the embedding (Press, Wolf 2017), the recurrent matrices are thinned (Merity, Keskar,
 Socher 2018), and the state crosses windows. Perplexity is exp of the mean of -log p: among how many
-words, all alike, one would have to guess. A run folder keeps checkpoints, log and curves; the same call
-goes on where one stopped.
+words, all alike, one would have to guess. At the end the model is tested once more beside a cache of
+what it read lately (Grave, Joulin, Usunier 2017). The same call goes on where one stopped.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import itertools
 import re
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -27,12 +27,8 @@ import numpy as np
 import seqjax as sj
 from seqjax.data import Windows, WordTokenizer, lanes, passes, read_text
 
-CELLS = {
-    "lstm": sj.LSTM,
-    "gru": sj.GRU,
-    "elman": sj.Elman,
-    "window": lambda features: sj.TimeDelay(features, window=3),
-}
+CELLS = {"lstm": sj.LSTM, "gru": sj.GRU, "elman": sj.Elman}
+CELLS["window"] = lambda features: sj.TimeDelay(features, window=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +59,8 @@ class Options:
     """The highest learning rate; it warms up over a tenth of the run and falls to nothing."""
     weight_decay: float = 0.05
     """Decoupled weight decay."""
+    cache: int = 1000
+    """Words that the cache holds when the model is tested; 0 is no cache."""
     seed: int = 0
     """Everything random follows from it."""
     run: Path = Path("runs/word_lm")
@@ -86,11 +84,9 @@ def main(options: Options) -> dict[str, float]:
     """Train, write a little, and give the perplexities of the test part."""
     texts, tokenizer = read(options)
     train, valid, test = (tokenizer.encode(text) for text in texts)
-    print(
-        f"{len(train):,} words to train on, {len(valid):,} and {len(test):,} to look at and to test"
-    )
-    layer = CELLS[options.cell](options.features)
-    cell = layer if options.layers == 1 else sj.Stack((layer,) * options.layers)
+    print(f"{len(train):,} words to train on, {len(valid):,} and {len(test):,} to look at and test")
+    cell = CELLS[options.cell](options.features)
+    cell = cell if options.layers == 1 else sj.Stack((cell,) * options.layers)
     model = sj.models.LanguageModel(
         tokenizer.size,
         cell,
@@ -100,7 +96,6 @@ def main(options: Options) -> dict[str, float]:
         tied=True,
     )
     windows = Windows(lanes(train, options.lanes), options.window, seed=options.seed, restart=0.01)
-
     init_key, fit_key, sample_key = jax.random.split(jax.random.key(options.seed), 3)
     rate = sj.optim.warmup_cosine(options.learning_rate, options.steps)
     optimizer = sj.optim.clipped_adamw(rate, weight_decay=options.weight_decay)
@@ -108,20 +103,18 @@ def main(options: Options) -> dict[str, float]:
     carry = model.initial_state(params, (options.lanes,))
     state = sj.training.TrainState.create(params, optimizer, fit_key, carry)
 
-    whole = {"valid": lanes(valid, 10), "test": lanes(test, 10)}
-
-    def nats(params: sj.models.LanguageModelParams, part: str) -> float:
-        start, batches = model.initial_state(params, (10,)), passes(whole[part], 200)
+    def nats(model: Any, params: Any, words: np.ndarray) -> float:
+        start, batches = model.initial_state(params, (10,)), passes(lanes(words, 10), 200)
         return sj.training.evaluate(model.loss, params, start, batches)["nats"]
 
-    sj.training.keep_options(options.run, options)
+    sj.training.keep_options(options.run, options, free=("data", "run", "display", "cache"))
     result = sj.training.fit(
         model.loss,
         optimizer,
         state,
         windows,
         steps=options.steps,
-        evaluate=lambda params: {"nats": nats(params, "valid")},
+        evaluate=lambda params: {"nats": nats(model, params, valid)},
         evaluate_every=max(1, options.steps // 6),
         directory=options.run,
         display=options.display,
@@ -131,10 +124,16 @@ def main(options: Options) -> dict[str, float]:
     params, prompt = result.state.params, tokenizer.encode("\n")
     written = sj.generate(model, params, sample_key, prompt, 60, temperature=0.8)
     print(tokenizer.decode(written.tokens))
-    found = {"perplexity": float(np.exp(nats(params, "test")))}
+    found = {"perplexity": float(np.exp(nats(model, params, test)))}
+    if options.cache:
+        cache = sj.models.ContinuousCache(model, options.cache)
+        tried = itertools.product((0.1, 0.3, 1.0), (0.05, 0.1, 0.2))
+        around = [cache.around(params, sharpness, weight) for sharpness, weight in tried]
+        best = min(around, key=lambda params: nats(cache, params, valid[:20_000]))
+        found["perplexity with a cache"] = float(np.exp(nats(cache, best, test)))
     for order in (0, 2):
-        counts = sj.models.NGram.train(train, tokenizer.size, order)
-        found[f"perplexity of counts of {order} words"] = np.exp(counts.nats(test).mean()).item()
+        counts = sj.models.NGram.train(train, tokenizer.size, order).nats(test)
+        found[f"perplexity of counts of {order} words"] = np.exp(counts.mean()).item()
     for name, value in found.items():
         print(f"test {name}: {value:.1f}")
     print(f"curves: {options.run / 'curves.png'}")
@@ -144,4 +143,4 @@ def main(options: Options) -> dict[str, float]:
 if __name__ == "__main__":
     from command_line import run
 
-    run(main, Options, vocabulary=2)
+    run(main, Options, vocabulary=2, cache=0)

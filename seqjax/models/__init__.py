@@ -8,6 +8,9 @@ from seqjax.models.attention import MultiplicativeAttention as MultiplicativeAtt
 from seqjax.models.attention import MultiplicativeParams as MultiplicativeParams
 from seqjax.models.classifier import Classifier as Classifier
 from seqjax.models.classifier import ClassifierParams as ClassifierParams
+from seqjax.models.continuous_cache import ContinuousCache as ContinuousCache
+from seqjax.models.continuous_cache import ContinuousCacheParams as ContinuousCacheParams
+from seqjax.models.continuous_cache import ContinuousCacheState as ContinuousCacheState
 from seqjax.models.elements import Bits as Bits
 from seqjax.models.elements import Elements as Elements
 from seqjax.models.elements import Numbers as Numbers

@@ -144,6 +144,20 @@ class LanguageModel:
         tokens: int[time, *batch]. key: draws the noise of this call; None is evaluation. lengths and
         resets are those of `sj.unroll`.
         """
+        state, ys = self.outputs(params, state, tokens, key=key, lengths=lengths, resets=resets)
+        return state, self.readout(params, ys)
+
+    def outputs(
+        self,
+        params: LanguageModelParams,
+        state: State,
+        tokens: ArrayLike,
+        *,
+        key: Array | None = None,
+        lengths: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+    ) -> tuple[State, Float[Array, "time *batch features"]]:
+        """`apply` without the readout: the state after the last token, and what logits are read off."""
         ids = jnp.asarray(tokens)
         cell, cell_key, embedding_keys, output_keys = self._noise(key, ids.shape[0])
         xs = self._drop(self.embed(params, ids), embedding_keys)
@@ -157,15 +171,20 @@ class LanguageModel:
             resets=resets,
             remat=self.remat,
         )
-        return state, self.readout(params, self._drop(ys, output_keys))
+        return state, self._drop(ys, output_keys)
 
     def step(
         self, params: LanguageModelParams, state: State, token: ArrayLike
     ) -> tuple[State, Float[Array, "*batch vocabulary"]]:
         """One token, int[*batch], without noise: the state after it, the logits of the next one."""
-        cell = self.cell.deterministic()
-        state, y = cell.step(params.cell, state, self.embed(params, token))
+        state, y = self.advance(params, state, token)
         return state, self.readout(params, y)
+
+    def advance(
+        self, params: LanguageModelParams, state: State, token: ArrayLike
+    ) -> tuple[State, Float[Array, "*batch features"]]:
+        """`step` without the readout."""
+        return self.cell.deterministic().step(params.cell, state, self.embed(params, token))
 
     def loss(
         self, params: LanguageModelParams, carry: State, batch: Batch, key: Array | None

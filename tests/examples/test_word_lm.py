@@ -13,9 +13,12 @@ def test_it_learns_more_than_how_often_words_occur_and_the_same_call_goes_on(tmp
     options = dataclasses.replace(SMALL, run=tmp_path)
     found = word_lm.main(options)
     assert found["perplexity"] < 0.85 * found["perplexity of counts of 0 words"]
+    assert found["perplexity with a cache"] < found["perplexity"]  # names come again
     assert found["parameters"] == 500 * 32 + 500 + (32 * 4 * 64 + 4 * 32)  # tied: E once
     assert (tmp_path / "curves.png").stat().st_size > 5000
     assert word_lm.main(options) == found  # nothing is left to do
+    without = word_lm.main(dataclasses.replace(options, cache=0))  # and this does not matter to it
+    assert without == {k: v for k, v in found.items() if k != "perplexity with a cache"}
     assert f"test perplexity: {found['perplexity']:.1f}" in capsys.readouterr().out
 
 
