@@ -218,8 +218,8 @@ ROWS: dict[str, Row] = {
         published="LSTM 2 × 200, 40 passes: 114.95 (pytorch/examples)",
         baseline="perplexity of counts of 2 words",
         tried="It is the smaller row for two cores: one layer, and three passes over the text where "
-        "others make forty. Beside a cache of its last 2,000 words, as Grave, Joulin and Usunier 2017 have "
-        "it, the same model comes to what is said above; a first look at the test part was with 1,000 "
+        "others make forty. A cache of its last 2,000 words, as Grave, Joulin and Usunier 2017 have it, "
+        "brings the same model to what is said above; a first look at the test part was with 1,000 "
         "words, 98.5.",
         trials=1,
     ),
