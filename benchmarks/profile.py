@@ -26,7 +26,7 @@ class Options:
     alone meanwhile.
     """
 
-    cells: tuple[Literal["LSTM", "GRU", "Elman"], ...] = ("LSTM",)
+    cells: tuple[Literal["LSTM", "GRU", "Elman"], ...] = ("LSTM", "GRU", "Elman")
     """Which cells."""
     shapes: tuple[tuple[int, int, int, int], ...] = (
         (16, 64, 64, 64),

@@ -1,4 +1,4 @@
-"""Cross-entropy of logits that never exist all at once: the readout and its loss in one."""
+"""The readout and its cross-entropy in one: logits of many classes exist for a few steps at a time."""
 
 import functools
 import math
