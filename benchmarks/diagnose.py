@@ -43,9 +43,10 @@ with respect to params. Both are called in turn, {rounds} rounds after two that 
 nothing is compiled any more; medians, and the median of the ratios of all rounds. At most {goal} is
 asked for. Counted in operations (decompositions aside) it is fewer than ten gradients of the plain scan
 at a batch of 1, 4 and 32
-(tests/diagnostics/test_report.py). By the clock, a gradient of a few milliseconds is beside 25 to 100
-milliseconds that no small batch saves: the singular values of each recurrent matrix, the size of up to
-48 terms of the gradient as large as all the weights, and some forty calls of the device.
+(tests/diagnostics/test_report.py). A single sequence is the hard case: loops take as long as their
+kernels are many, and the weights are as large as for a batch. So one loop back pulls the gradients and
+the rows of the Jacobian together, the exponents and gates are computed while the loss is differentiated,
+and the host decomposes the recurrent matrices while the device is busy.
 
 {table}
 

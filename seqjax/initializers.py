@@ -10,10 +10,11 @@ import abc
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -149,29 +150,31 @@ class SpectralRadius(Initializer):
         return (float(self.radius) / spectral_radius(drawn) * drawn).astype(dtype)
 
 
-def spectral_radius(matrix: Float[Array, "n n"], squarings: int = 32) -> Float[Array, ""]:
+def spectral_radius(matrix: Float[Array | np.ndarray, "n n"], squarings: int = 32) -> Any:
     """ρ(A) = max |eigenvalue| = lim ‖Aᵏ‖^(1/k), with k = 2^`squarings` (Gelfand 1941).
 
     log ‖Aᵏ‖ / k is summed while A is squared and scaled again and again, so nothing overflows. Unlike
     a solver of eigenvalues this runs under jit on every device, and rounding does not grow: an error
-    of the j-th squaring counts 1 / 2ʲ.
+    of the j-th squaring counts 1 / 2ʲ. A NumPy array stays with NumPy, on the host.
 
     >>> print(spectral_radius(jnp.array([[0.0, 2.0], [-2.0, 0.0]])))  # eigenvalues ±2i
     2.0
     """
     # By the largest entry first, whose square may overflow; of a nilpotent matrix some power is 0.
-    power, log_radius = _scaled(matrix, jnp.max(jnp.abs(matrix)))
-    for j in range(squarings + 1):
-        power, log_norm = _scaled(power, jnp.linalg.norm(power))
-        log_radius += log_norm / 2.0**j
-        power = jnp.matmul(power, power, precision="highest")
-    return jnp.exp(log_radius)
+    xp = np if isinstance(matrix, np.ndarray) else jnp
+    with jax.default_matmul_precision("highest"), np.errstate(divide="ignore"):
+        power, log_radius = _scaled(xp, matrix, xp.max(xp.abs(matrix)))
+        for j in range(squarings + 1):
+            power, log_norm = _scaled(xp, power, xp.linalg.norm(power))
+            log_radius += log_norm / 2.0**j
+            power = power @ power
+    return xp.exp(log_radius)
 
 
-def _scaled(matrix: Array, norm: Array) -> tuple[Array, Array]:
+def _scaled(xp: Any, matrix: Any, norm: Any) -> tuple[Any, Any]:
     """`matrix` over its norm, and the logarithm of that; a matrix of zeros as it is, and -∞."""
-    divisor = jnp.broadcast_to(jnp.where(norm > 0, norm, jnp.ones_like(norm)), matrix.shape)
-    return matrix / divisor, jnp.log(norm)
+    divisor = xp.broadcast_to(xp.where(norm > 0, norm, xp.ones_like(norm)), matrix.shape)
+    return matrix / divisor, xp.log(norm)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The bound on how fast a gradient can grow, and must vanish, in a simple network."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -54,24 +56,25 @@ def bound(cell: Cell, params: Params, lags: ArrayLike) -> Float[Array, " lags"] 
     return bound_of(cell, params, lags)
 
 
-def factor_of(cell: Cell, params: Params, norm: ArrayLike | None = None) -> Float[Array, ""] | None:
-    """`factor` of params that are those of the cell; `norm` is ‖U‖ where that is known."""
+def factor_of(cell: Cell, params: Params, norm: np.floating | None = None) -> Any:
+    """`factor` of params that are those of the cell; `norm` is ‖U‖ where that is known, of NumPy."""
     found = leaves(cell, params)
     steepness = _steepness(found[0].cell) if len(found) == 1 and found[0].plain else None
     if steepness is None:
         return None
     U = found[0].params.recurrent_kernel
-    known = _spectral_norm(U) if norm is None else jnp.asarray(norm, accumulator(U.dtype))
+    known = _spectral_norm(U) if norm is None else norm
     leak, steepest = steepness
     return 1 - leak + leak * steepest * known
 
 
 def bound_of(
-    cell: Cell, params: Params, lags: Array, norm: ArrayLike | None = None
-) -> Float[Array, " lags"] | None:
+    cell: Cell, params: Params, lags: Array | np.ndarray, norm: np.floating | None = None
+) -> Any:
     """`bound` of params that are those of the cell; `norm` as in `factor_of`."""
     base = factor_of(cell, params, norm)
-    return None if base is None else jnp.power(base, lags.astype(base.dtype))
+    with np.errstate(over="ignore", under="ignore"):  # as of JAX: ∞ and 0
+        return None if base is None else base ** lags.astype(base.dtype)
 
 
 @functools.singledispatch

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from seqjax import checks
 from seqjax.cell import Cell, Params, State
-from seqjax.diagnostics.terms import blocks, terms_by_lag, widest
+from seqjax.diagnostics.terms import terms_by_lag
 from seqjax.diagnostics.trajectory import (
     Trajectory,
     as_rows,
@@ -38,7 +38,7 @@ class Flow(NamedTuple):
     gradient: Σ_ℓ G_ℓ as one backward pass gives it, of the form of params: ∂L/∂θ where `exact`.
     by_lag: G_ℓ, each leaf of params with a leading axis of lags; None where that is too large.
     ends: the last lag of each block of lags that the next five are of. Each lag is a block by itself and
-        `ends` is `lags`, but for the flow of a report on more than 47 steps.
+        `ends` is `lags`, but for the flow of a report on more than 31 steps.
     norms: ‖G_ℓ‖ of each leaf of params, [ends].
     shares: ⟨G_ℓ, G⟩ / ‖G‖² of each leaf, [ends]: how much of the gradient lag ℓ brings, of either
         sign; they sum to 1 (all are 0 where the gradient is).
@@ -180,26 +180,53 @@ def injections(name: str, path: Trajectory, loss: Callable[[Array], Array]) -> A
     checks.function(f"{name}: loss", loss)
     time, _, width = path.ys.shape
     ys = path.ys.reshape(time, *path.batch_shape, width)
-    value = jax.eval_shape(loss, ys)
+    # Not under a jit of ours, which would compile the loss again at every call.
+    value, pull = jax.vjp(loss, ys)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
         raise ValueError(f"{name}: loss: expected a real scalar from ys {ys.shape}, got {value}")
-    # Not under a jit of ours, which would compile the loss again at every call.
-    return as_rows(jax.grad(loss)(ys), len(path.batch_shape), leading=1)
+    return as_rows(pull(np.ones((), value.dtype))[0], len(path.batch_shape), leading=1)
 
 
 def first_bad_injection(injected: Array) -> int | None:
     """The first step at which ∂L/∂y is not finite, or None."""
-    bad = np.flatnonzero(~np.asarray(jnp.all(jnp.isfinite(injected), axis=(1, 2))))
+    bad = np.flatnonzero(~np.asarray(_all_finite(injected)))
     return int(bad[0]) if bad.size else None
+
+
+@jax.jit
+def _all_finite(injected: Array) -> Array:
+    """Of each step."""
+    return jnp.all(jnp.isfinite(injected), axis=(1, 2))
+
+
+@jax.jit
+def _enters(injected: Array) -> Array:
+    """[time, rows]: whether the loss does."""
+    return jnp.any(injected != 0, axis=2)
 
 
 def first_bad_gradient(found: Flow) -> str | None:
     """The first leaf of params whose gradient is not finite, though that of all states is; or None."""
+    if np.all(np.isfinite(np.asarray(found.total_rest))):
+        return None  # which they are not where any leaf is not
     if not np.all(np.isfinite(np.asarray(found.lag_norms))):
         return (
             None  # beyond the dtype on its way through the states, which is for the reader to see
         )
     return next(iter(not_finite("", found.gradient)), None)
+
+
+def chosen(
+    injected: Array, most_times: int | None, most_rows: int | None
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The steps and rows that are followed, and whether these are all at which the loss enters."""
+    enters = np.asarray(_enters(injected))
+    # A loss that sees some rows alone is followed in these.
+    seen = np.flatnonzero(enters.any(axis=0)) if enters.any() else np.arange(enters.shape[1])
+    rows = seen[evenly(len(seen), most_rows)]
+    entering = np.flatnonzero(enters[:, rows].any(axis=1))
+    times = entering[evenly(len(entering), most_times)]
+    return times, rows, len(rows) == len(seen) and len(times) == len(entering)
 
 
 def split(
@@ -211,24 +238,16 @@ def split(
     most_rows: int | None,
     initial: bool,
     key: Array | None,
-    whole: bool = True,
 ) -> Flow:
     """`flow` of a run that is there, with ∂L/∂y.
 
-    initial: s_0 is made from params, its noise by `key`. whole: every lag by itself, and G_ℓ too unless
-    it is too large; else the later lags are gathered in blocks, which costs far less.
+    initial: s_0 is made from params, its noise by `key`.
     """
-    time, batch = path.xs.shape[:2]
-    enters = np.asarray(jnp.any(injected != 0, axis=2))
-    # A loss that sees some rows alone is followed in these.
-    seen = np.flatnonzero(enters.any(axis=0)) if enters.any() else np.arange(batch)
-    rows = seen[evenly(len(seen), most_rows)]
+    time = path.xs.shape[0]
     if most_times is None and time * path.entries > FULL_RESOLUTION:
         most_times = SAMPLED_TIMES
-    entering = np.flatnonzero(enters[:, rows].any(axis=1))
-    times = entering[evenly(len(entering), most_times)]
+    times, rows, exact = chosen(injected, most_times, most_rows)
     numbers = (time + 1) * sum(leaf.size for leaf in jax.tree.leaves(params))
-    width = 1 if whole else widest(time)
     found = terms_by_lag(
         cell,
         params,
@@ -239,9 +258,7 @@ def split(
         key,
         batch_shape=path.batch_shape if initial else (),
         initial=initial,
-        keep=whole and numbers <= MOST_NUMBERS,
-        width=width,
+        keep=numbers <= MOST_NUMBERS,
     )
-    exact = len(rows) == len(seen) and len(times) == len(entering)
-    ends = np.concatenate([block[:, -1] for block in blocks(time, width)]).clip(max=time)
-    return Flow(lags=np.arange(time + 1), ends=ends, times=times, rows=rows, exact=exact, **found)
+    lags = np.arange(time + 1)
+    return Flow(lags=lags, ends=lags, times=times, rows=rows, exact=exact, **found)

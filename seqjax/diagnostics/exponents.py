@@ -91,16 +91,13 @@ def exponents_of(
     """`lyapunov` of a run that is there, over all its rows."""
     size = path.entries
     count = size if count is None else min(count, size)
-    growth = _growth(cell, params, path.start, path.before, path.xs, count)
-    counted = growth[align:]
-    # Over a short run QR has not yet brought them into order.
-    exponents = -jnp.sort(-jnp.mean(counted, axis=0), axis=-1)
-    return Lyapunov(exponents, counted.shape[0])
+    exponents = _exponents(cell, params, path.start, path.before, path.xs, count, align)
+    return Lyapunov(exponents, path.xs.shape[0] - align)
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "count"))
-def _growth(cell, params, start, before, xs, count):
-    """The logarithms of |R_{t,ii}|, [time, rows, count]."""
+@functools.partial(jax.jit, static_argnames=("cell", "count", "align"))
+def _exponents(cell, params, start, before, xs, count, align):
+    """[rows, count], by the steps from `align` on."""
     like = to_vector(start, 1)
 
     def one_step(Q, inputs):
@@ -109,7 +106,10 @@ def _growth(cell, params, start, before, xs, count):
         _, push = jax.linearize(step, to_vector(state, 1))
         moved = jax.vmap(push)(jnp.moveaxis(Q, 2, 0))
         Q, R = jax.vmap(one_by_one(jnp.linalg.qr))(jnp.moveaxis(moved, 0, 2))
-        return Q, jnp.log(jnp.abs(jnp.diagonal(R, axis1=1, axis2=2)))
+        return Q, jnp.diagonal(R, axis1=1, axis2=2)
 
     Q = orthonormal(like.shape[1], count, like.dtype)
-    return lax.scan(one_step, jnp.broadcast_to(Q[None], (like.shape[0], *Q.shape)), (before, xs))[1]
+    Q = jnp.broadcast_to(Q[None], (like.shape[0], *Q.shape))
+    grown = jnp.log(jnp.abs(lax.scan(one_step, Q, (before, xs))[1][align:]))
+    # Over a short run QR has not yet brought them into order.
+    return -jnp.sort(-jnp.mean(grown, axis=0), axis=-1)

@@ -109,12 +109,12 @@ def saturation(
     check_some("saturation", path)
     check_finite("saturation", path)
     path = path.take_rows(evenly(path.xs.shape[1], rows))
-    return saturation_of(cell, params, path.start, path.xs)
+    return told(cell, params, watch(cell, params, path.start, path.xs))
 
 
-def saturation_of(cell: Cell, params: Params, start: State, xs: Array) -> Saturation:
-    """`saturation` of the run from `start`, [rows, ...], over xs, [time, rows, in_features]."""
-    watched = jax.device_get(_watch(cell, params, start, xs))
+def told(cell: Cell, params: Params, watched: Any) -> Saturation:
+    """`saturation` from what `watch` gave."""
+    watched = jax.device_get(watched)
     names = [leaf.name for leaf in leaves(cell, params)]
     if len(names) != len(watched):  # a layered cell of one's own, whose layers have no names
         names = [f"layers[{i}]" for i in range(len(watched))]
@@ -137,8 +137,11 @@ def _values(name: str, gate: bool, histogram: np.ndarray, mean: np.ndarray) -> V
 
 
 @functools.partial(jax.jit, static_argnames=("cell",))
-def _watch(cell, params, start, xs):
-    """For each leaf cell, in the order of the run: what each step shows of its gates."""
+def watch(cell, params, start, xs):
+    """What each step shows of the gates of each leaf cell, in the order in which they run.
+
+    From `start`, [rows, ...], over xs, [time, rows, in_features].
+    """
     found: list[Any] = []
 
     def run(cell: Cell, params: Params, state: State, xs: Array, plan: Plan) -> tuple[State, Array]:
@@ -146,26 +149,33 @@ def _watch(cell, params, start, xs):
             return cell.unroll_with(run, params, state, xs, plan)
 
         def body(state, x):
-            shown = gates(cell, params, state, x)
             after, y = cell.step(params, state, x)
-            of_gates = {n: (_histogram(v, 0.0), jnp.mean(v)) for n, v in shown.gates.items()}
-            of_units = {n: (_histogram(v, -1.0), jnp.mean(v)) for n, v in shown.units.items()}
-            keep = shown.keep
-            if keep is not None:
-                # A gate that is shut to the last bit is as good as shut: its logarithm has to count.
-                tiny = jnp.finfo(keep.dtype).tiny
-                keep = jnp.mean(keep), jnp.mean(jnp.log(jnp.maximum(keep, tiny)))
-            return after, (y, (of_gates, of_units, keep))
+            return after, (state, y)
 
-        after, (ys, shown) = lax.scan(body, state, xs, reverse=plan.reverse)
-        found.append(shown)
+        after, (before, ys) = lax.scan(body, state, xs, reverse=plan.reverse)
+        shown = gates(cell, params, before, xs)
+        keep = shown.keep
+        if keep is not None:
+            # A gate that is shut to the last bit is as good as shut: its logarithm has to count.
+            tiny = jnp.finfo(keep.dtype).tiny
+            keep = _means(keep), _means(jnp.log(jnp.maximum(keep, tiny)))
+        of_gates = {n: (_histogram(v, 0.0), _means(v)) for n, v in shown.gates.items()}
+        of_units = {n: (_histogram(v, -1.0), _means(v)) for n, v in shown.units.items()}
+        found.append((of_gates, of_units, keep))
         return after, ys
 
     run(cell, params, start, xs, Plan(None, None, None, False))
     return found
 
 
+def _means(values: Array) -> Array:
+    """Of each step, [time]."""
+    return jnp.mean(values, axis=tuple(range(1, values.ndim)))
+
+
 def _histogram(values: Array, low: float) -> Array:
-    """Counts in bins of equal width from `low` to 1."""
+    """Counts in bins of equal width from `low` to 1 at each step, [time, bins]."""
     bins = jnp.clip(jnp.floor((values - low) / (1 - low) * BINS), 0, BINS - 1).astype(jnp.int32)
-    return jnp.sum(bins.reshape(-1)[:, None] == jnp.arange(BINS)[None], axis=0)
+    bins = bins.reshape(len(values), -1)
+    steps = jnp.broadcast_to(jnp.arange(len(values), dtype=jnp.int32)[:, None], bins.shape)
+    return jnp.zeros((len(values), BINS), jnp.int32).at[steps, bins].add(1)

@@ -29,7 +29,7 @@ PROBES = 16
 class Jacobians(NamedTuple):
     """Norms of J_ℓ = ∂s_t/∂s_{t-ℓ} for one t, of the state as one real vector.
 
-    lags: ℓ = 0, 1, …; J_0 is the identity.
+    lags: ℓ = 0, 1, …; J_0 is the identity. In a report on many steps some of them.
     frobenius: [lags, rows], √Σ J², for each row of the batch. By m probes of N entries its square is
         estimated without bias, with a relative standard error below √(2/m).
     spectral: [lags, rows], the largest singular value; by probes a lower bound of it.
@@ -103,9 +103,8 @@ def jacobians_of(
     end: int,
     lags: int | None = None,
     probes: int | None = None,
-    norm: ArrayLike | None = None,
 ) -> Jacobians:
-    """`jacobians` of a run that is there, over all its rows; `norm` is ‖U‖ where that is known."""
+    """`jacobians` of a run that is there, over all its rows."""
     size = path.entries
     reach = end + 1 if lags is None else min(lags, end + 1)
     if probes is None:
@@ -115,7 +114,7 @@ def jacobians_of(
     before, xs = jax.tree.map(lambda a: a[steps], (path.before, path.xs))
     frobenius, spectral = _products(cell, params, path.start, before, xs, m)
     numbers = np.arange(reach + 1)
-    simple = bound_of(cell, params, jnp.asarray(numbers, spectral.dtype), norm)
+    simple = bound_of(cell, params, jnp.asarray(numbers, spectral.dtype))
     return Jacobians(numbers, frobenius, spectral, simple, end, m == size, m)
 
 
@@ -124,11 +123,7 @@ def _products(cell, params, start, before, xs, m):
     """The norms from lag 0 on, [lags, rows] each."""
     like = to_vector(start, 1)
     rows, size = like.shape
-    scale = math.sqrt(size / max(m, 1))
-
-    def measure(Q):
-        Q = jnp.moveaxis(Q, 0, 1)
-        return scale * norm(Q, (1, 2)), largest_singular_value(Q)
+    measure = lambda Q: measured(jnp.moveaxis(Q, 0, 1))
 
     def one_step_back(Q, inputs):
         state, x = inputs
@@ -139,6 +134,16 @@ def _products(cell, params, start, before, xs, m):
     Q = jnp.broadcast_to(orthonormal(size, m, like.dtype).T[:, None], (m, rows, size))
     _, norms = lax.scan(one_step_back, Q, (before, xs), reverse=True)
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b[::-1]]), measure(Q), norms)
+
+
+def measured(
+    Q: Float[Array, "*which m size"],
+) -> tuple[Float[Array, "*which"], Float[Array, "*which"]]:
+    """√Σ J² and the largest singular value, of each Jacobian by m of its rows."""
+    which, (m, size) = Q.shape[:-2], Q.shape[-2:]
+    each = Q.reshape(-1, m, size)
+    found = math.sqrt(size / max(m, 1)) * norm(each, (1, 2)), largest_singular_value(each)
+    return jax.tree.map(lambda x: x.reshape(which), found)
 
 
 def largest_singular_value(Q: Float[Array, "rows m size"]) -> Float[Array, " rows"]:

@@ -12,31 +12,27 @@ from seqjax import optim
 from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics import gate_sentences as gate_words
 from seqjax.diagnostics import sentences as words
+from seqjax.diagnostics.bounds import bound_of
 from seqjax.diagnostics.by_lag import (
     Flow,
     first_bad_gradient,
     first_bad_injection,
     injections,
-    split,
 )
 from seqjax.diagnostics.exponents import LEADING, Lyapunov, exponents_of
-from seqjax.diagnostics.gate_counts import Saturation, saturation_of
+from seqjax.diagnostics.gate_counts import Saturation, told, watch
 from seqjax.diagnostics.matrices import Spectrum, spectrum_of
-from seqjax.diagnostics.products import PROBES, Jacobians, jacobians_of
+from seqjax.diagnostics.products import Jacobians
+from seqjax.diagnostics.sample import ROWS, choose, look_back
 from seqjax.diagnostics.sentences import Sentence
 from seqjax.diagnostics.trajectory import (
     NonFinite,
     Trajectory,
     check_some,
+    evenly,
     first_non_finite,
     walk,
 )
-
-ROWS = 4
-"""How many rows of the batch are looked at."""
-
-TIMES = 8
-"""How many steps of the loss are followed back, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +42,8 @@ class Report:
     sentences: the findings, each with its numbers and, where a rule says so, what to try.
     non_finite: the first state that is not finite; then, and where ∂L/∂y is not, the parts are None.
     flow, jacobians, lyapunov, spectrum, saturation: what the functions of those names return; the flow
-        without `by_lag`, and of more than 47 steps with lags in blocks (`flow.ends`).
+        without `by_lag`, and of more than 31 steps with lags in blocks (`flow.ends`); the Jacobians at
+        the ends of these.
     statistics: those of the optimizer, None without any.
     """
 
@@ -121,43 +118,57 @@ def diagnose(
     """
     path = walk("diagnose", cell, params, xs, state, key)
     check_some("diagnose", path)
-    steps, batch = path.xs.shape[:2]
+    steps = path.xs.shape[0]
     about = functools.partial(Report, cell, steps, path.batch_shape)
     found = first_non_finite(path)
     if found is not None:
         return about((words.of_non_finite(found, params, path),), found)
+    # What knows nothing of the loss: the device computes it while the loss is differentiated.
+    rows = evenly(path.xs.shape[1], ROWS)
+    few = path.take_rows(rows)
+    begun = _begin(cell, params, few)
     injected = injections("diagnose", path, loss)
     bad = first_bad_injection(injected)
     if bad is not None:
         return about((words.of_the_loss(bad),))
 
-    # As much as two backward passes of the whole batch: each step that is followed is one of its rows.
-    times = min(TIMES, max(1, 2 * batch // min(ROWS, batch)))
     initial = key if state is None else None
-    flow = split(cell, params, path, injected, times, ROWS, state is None, initial, whole=False)
-    leaf = first_bad_gradient(flow)
+    sample = choose(path, injected, rows, few)
+    back = look_back(cell, params, sample, state is None, initial)
+    if sample.path is not few:
+        begun = _begin(cell, params, sample.path)
+    parts = _parts(cell, params, *back, *begun)
+    leaf = first_bad_gradient(parts["flow"])
     if leaf is not None:
         return about((words.of_the_derivative(leaf),))
-
     statistics = None if opt_state is None else optim.statistics(opt_state)
-    probes = min(PROBES, max(4, 2 * batch // len(flow.rows)))
-    parts = _parts(cell, params, path, flow, probes)
     said = _sentences(cell, params, steps, statistics, **parts)
     return about(said, statistics=statistics, **parts)
 
 
-def _parts(cell: Cell, params: Params, path: Trajectory, flow: Flow, probes: int) -> dict[str, Any]:
-    """What is found in the rows that the flow follows, by the names that a report has for it."""
-    few, steps = path.take_rows(flow.rows), path.xs.shape[0]
+def _begin(cell: Cell, params: Params, few: Trajectory) -> tuple[Lyapunov, Any]:
+    """The exponents, and what is to be told of the gates, of the run of a few rows."""
+    lyapunov = exponents_of(cell, params, few, LEADING, few.xs.shape[0] // 10)
+    return lyapunov, watch(cell, params, few.start, few.xs)
+
+
+def _parts(
+    cell: Cell, params: Params, flow: Flow, jacobians: Jacobians, lyapunov: Lyapunov, watched: Any
+) -> dict[str, Any]:
+    """What is found, by the names that a report has for it.
+
+    The spectrum is the part of the host, which needs not wait for the device.
+    """
     spectrum = spectrum_of("diagnose", cell, params)
     # A cell whose bound has a ‖U‖ has no other matrix.
     norm = spectrum.matrices[0].singular_values[0] if spectrum.matrices else None
+    bound = bound_of(cell, params, jacobians.lags, norm)
     return {
         "flow": flow,
-        "jacobians": jacobians_of(cell, params, few, steps - 1, probes=probes, norm=norm),
-        "lyapunov": exponents_of(cell, params, few, LEADING, steps // 10),
+        "jacobians": jacobians._replace(bound=bound),
+        "lyapunov": lyapunov,
         "spectrum": spectrum,
-        "saturation": saturation_of(cell, params, few.start, few.xs),
+        "saturation": told(cell, params, watched),
     }
 
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -14,13 +13,6 @@ from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics.norms import dots, norm, norms, widened
 from seqjax.diagnostics.trajectory import Trajectory, as_rows, step_vector
 from seqjax.real_vector import to_vector
-
-SINGLE_LAGS = 16
-"""Lags that stay by themselves where the others are gathered in blocks."""
-
-BLOCKS = 32
-"""How many blocks the others make: a term is measured in some passes over a whole gradient, which for a
-small batch takes far longer than to find it."""
 
 
 class Followed(NamedTuple):
@@ -48,28 +40,69 @@ class Followed(NamedTuple):
         """Of what each step k gives: δ of its state, and of its y what the loss injects at k = t."""
         injected = jnp.broadcast_to(self.injected, (*k.shape, *self.injected.shape[1:]))
         at_t = k == jnp.broadcast_to(self.times, k.shape)
-        return _where(k >= 0, δ), _where(at_t, injected)
+        return rows_where(k >= 0, δ), rows_where(at_t, injected)
+
+    def at_all_steps(self) -> Array:
+        """What the loss injects at every step, [time, rows, out_features]."""
+        shape = (self.xs.shape[0], *self.injected.shape[1:])
+        return jnp.zeros(shape, self.injected.dtype).at[self.times].set(self.injected)
 
 
-def widest(time: int) -> int:
-    """How many lags a block has to hold, for all of 0 … time to make at most so many blocks."""
-    return max(1, -(-(time + 1 - SINGLE_LAGS) // BLOCKS))
+class Start(NamedTuple):
+    """s_0 as it follows from θ: its vector [rows, entries], and what pulls a gradient through that.
 
-
-def blocks(time: int, width: int) -> list[np.ndarray]:
-    """The lags 0 … time as [blocks, lags of a block]: the first by themselves, then `width` together.
-
-    The last block may reach beyond `time`, where all terms are zero.
+    pull: None where s_0 is given.
     """
-    lags = np.arange(time + 1, dtype=np.int32)
-    if width == 1:
-        return [lags[:, None]]
-    count = -(-(time + 1 - SINGLE_LAGS) // width)
-    together = SINGLE_LAGS + np.arange(count * width, dtype=np.int32)
-    return [lags[:SINGLE_LAGS, None], together.reshape(count, width)]
+
+    vector: Float[Array, "rows entries"]
+    pull: Any
+
+    def add(self, gradient: Params, δ: Array) -> Params:
+        """`gradient` with what δ [rows, entries], a gradient of s_0, brings to it."""
+        return gradient if self.pull is None else jax.tree.map(jnp.add, gradient, *self.pull(δ))
 
 
-@functools.partial(jax.jit, static_argnames=("cell", "batch_shape", "initial", "keep", "width"))
+def start_of(
+    cell: Cell,
+    params: Params,
+    path: Trajectory,
+    rows: Array,
+    key: Array | None,
+    batch_shape: tuple[int, ...],
+    initial: bool,
+) -> Start:
+    """s_0 of these rows; `initial`: it is made from params, its noise by `key`."""
+    if not initial:
+        return Start(to_vector(path.start, 1), None)
+
+    def made(params: Params) -> Array:
+        state = as_rows(cell.initial_state(params, batch_shape, key=key), len(batch_shape))
+        return to_vector(jax.tree.map(lambda leaf: leaf[rows], state), 1)
+
+    return Start(*jax.vjp(made, params))
+
+
+class Measure(NamedTuple):
+    """What terms of the gradient G are held against: ‖G‖ of each leaf, G / ‖G‖, and G itself."""
+
+    sizes: Float[Array, " leaves"]
+    direction: list[Array]
+    whole: list[Array]
+
+    @classmethod
+    def of(cls, gradient: Params) -> "Measure":
+        """Of ∂L/∂θ."""
+        sizes, whole = norms(gradient), widened(gradient)
+        return cls(sizes, [_over(g, size) for g, size in zip(whole, sizes, strict=True)], whole)
+
+    def take(self, term: Params, rest: list[Array]) -> tuple[tuple[Array, ...], list[Array]]:
+        """‖G_ℓ‖, ⟨G_ℓ, G⟩ / ‖G‖ and what is left after it, of each leaf; and the rest without it."""
+        wide = widened(term)
+        rest = [r - g for r, g in zip(rest, wide, strict=True)]
+        return (norms(term), dots(wide, self.direction), norms(rest)), rest
+
+
+@functools.partial(jax.jit, static_argnames=("cell", "batch_shape", "initial", "keep"))
 def terms_by_lag(
     cell: Cell,
     params: Params,
@@ -82,52 +115,34 @@ def terms_by_lag(
     batch_shape: tuple[int, ...],
     initial: bool,
     keep: bool,
-    width: int,
 ) -> dict[str, Any]:
-    """All of a `Flow` that is computed: its terms are measured block by block as they are made.
+    """All of a `Flow` that is computed, in a scan over lags: each term is measured as it is made.
 
     path: of `rows` alone; injected: of every step and row.
     """
-
-    def first(params: Params) -> State:
-        """s_0 as a function of θ."""
-        if not initial:
-            return path.start
-        state = as_rows(cell.initial_state(params, batch_shape, key=key), len(batch_shape))
-        return jax.tree.map(lambda leaf: leaf[rows], state)
-
     followed = Followed(path.before, path.xs, times, injected[:, rows][times])
-    start, pull_start = jax.vjp(lambda params: to_vector(first(params), 1), params)
+    start = start_of(cell, params, path, rows, key, batch_shape, initial)
     gradient, δ = _gradient(cell, params, followed)
-    if initial:
-        gradient = jax.tree.map(jnp.add, gradient, *pull_start(δ))
-    sizes, whole = norms(gradient), widened(gradient)
-    direction = [_over(g, size) for g, size in zip(whole, sizes, strict=True)]
+    gradient = start.add(gradient, δ)
+    measure = Measure.of(gradient)
 
-    def block(carry, lags):
+    def one_lag(carry, lag):
         δ, rest = carry
-        k = followed.steps(lags)
-        δs = _of_each_lag(cell, params, followed, k, δ)
-        term, δ_before = _pull(cell, params, followed, k, δs)
-        if initial:
-            made = jnp.sum(_where(k == -1, δs), axis=(0, 1))
-            term = jax.tree.map(jnp.add, term, *pull_start(made))
-        rest = [r - g for r, g in zip(rest, widened(term), strict=True)]
-        measured = norms(term), dots(widened(term), direction), norms(rest)
-        of_states = _where(k >= -1, norm(δs, (2, 3)))
-        return (δ_before[-1], rest), (measured, of_states, term if keep else None)
+        k = followed.steps(lag)
+        term, δ_before = pull_step(cell, params, followed, k, δ)
+        term = start.add(term, jnp.sum(rows_where(k == -1, δ), axis=0))
+        measured, rest = measure.take(term, rest)
+        of_states = rows_where(k >= -1, norm(δ, (1, 2)))
+        return (δ_before, rest), (measured, of_states, term if keep else None)
 
-    carry = jnp.zeros((times.size, *start.shape), start.dtype), whole
-    found = []
-    for lags in blocks(path.xs.shape[0], width):
-        carry, (measured, of_states, terms) = lax.scan(block, carry, jnp.asarray(lags))
-        found.append((measured, of_states.reshape(lags.size, times.size), terms))
-    measured, of_states, terms = jax.tree.map(lambda *a: jnp.concatenate(a), *found)
-    lag_norms = of_states[: path.xs.shape[0] + 1].T
+    nothing = jnp.zeros((times.size, *start.vector.shape), start.vector.dtype)
+    lags = jnp.arange(path.xs.shape[0] + 1, dtype=jnp.int32)
+    _, (measured, of_states, terms) = lax.scan(one_lag, (nothing, measure.whole), lags)
+    lag_norms = of_states.T
     return {
         "gradient": gradient,
         "by_lag": terms,
-        **_relative(measured, sizes, jax.tree.structure(params)),
+        **relative(measured, measure.sizes, jax.tree.structure(params)),
         "lag_norms": lag_norms,
         "state_norms": _by_step(lag_norms, times),
     }
@@ -139,10 +154,7 @@ def _gradient(cell: Cell, params: Params, followed: Followed) -> tuple[Params, A
     A loop over the states alone: the run is there, and θ meets all steps at once.
     """
     before, xs = followed.before, followed.xs
-    vectors = to_vector(before, 2)
-    time, rows, width = vectors.shape[0], *followed.injected.shape[1:]
-    injected = jnp.zeros((time, rows, width), followed.injected.dtype)
-    injected = injected.at[followed.times].set(followed.injected)
+    vectors, injected = to_vector(before, 2), followed.at_all_steps()
 
     def back(δ, inputs):
         before, vector, x, δ_y = inputs
@@ -151,19 +163,17 @@ def _gradient(cell: Cell, params: Params, followed: Followed) -> tuple[Params, A
 
     δ = jnp.zeros(vectors.shape[1:], vectors.dtype)
     δ, δs = lax.scan(back, δ, (before, vectors, xs, injected), reverse=True)
-    _, pull = jax.vjp(lambda params: step_vector(cell, params, before, vectors, xs), params)
-    return pull((δs, injected))[0], δ
+    return pull_params(cell, params, followed, δs), δ
 
 
-def _of_each_lag(cell: Cell, params: Params, followed: Followed, k: Array, δ: Array) -> Array:
-    """δ⁽ˡ⁾ at each lag of a block, [lags, times, rows, entries], from that at the first."""
-    if len(k) == 1:
-        return δ[None]
-    last, δs = lax.scan(lambda δ, k: (_pull(cell, params, followed, k, δ)[1], δ), δ, k[:-1])
-    return jnp.concatenate([δs, last[None]])
+def pull_params(cell: Cell, params: Params, followed: Followed, δs: Array) -> Params:
+    """Σ_k δ_k ∂⁺s_k/∂θ from δ at the end of every step, [time, rows, entries], and what is injected."""
+    before, xs = followed.before, followed.xs
+    step = lambda params: step_vector(cell, params, before, to_vector(before, 2), xs)
+    return jax.vjp(step, params)[1]((δs, followed.at_all_steps()))[0]
 
 
-def _pull(
+def pull_step(
     cell: Cell, params: Params, followed: Followed, k: Array, δ: Array
 ) -> tuple[Params, Array]:
     """From δ⁽ˡ⁾ [*lags, times, rows, entries] at the end of each step k: Σ δ⁽ˡ⁾ ∂⁺s_k/∂θ and δ⁽ˡ⁺¹⁾.
@@ -176,7 +186,7 @@ def _pull(
     return pull(followed.cotangents(k, δ))
 
 
-def _relative(measured: tuple[Array, ...], sizes: Array, structure: Any) -> dict[str, Any]:
+def relative(measured: tuple[Array, ...], sizes: Array, structure: Any) -> dict[str, Any]:
     """Norms, shares and rest of each leaf, and of all leaves together.
 
     measured: ‖G_ℓ‖, ⟨G_ℓ, G⟩ / ‖G‖ and ‖G_{ℓ+1} + …‖, [ends, leaves] each. sizes: ‖G‖, [leaves].
@@ -201,7 +211,7 @@ def _by_step(lag_norms: Array, times: Array) -> Array:
     return jnp.take_along_axis(lag_norms, jnp.clip(lags, 0), axis=1)
 
 
-def _where(condition: Array, x: Array) -> Array:
+def rows_where(condition: Array, x: Array) -> Array:
     """The rows of `x` at which the condition holds; the others are 0, whatever they were."""
     return where_rows(condition, x, jnp.zeros_like(x))
 

@@ -37,10 +37,12 @@ class Trajectory(NamedTuple):
     @property
     def entries(self) -> int:
         """The size of one row of the state as a real vector."""
-        return jax.eval_shape(lambda s: to_vector(s, 1), self.start).shape[-1]
+        return sum(_entries(leaf) for leaf in jax.tree.leaves(self.start))
 
     def take_rows(self, rows: np.ndarray) -> "Trajectory":
         """These rows alone."""
+        if np.array_equal(rows, np.arange(self.xs.shape[1])):
+            return self
         in_time = (self.before, self.after, self.xs, self.ys)
         start, (before, after, xs, ys) = _taken(self.start, in_time, np.asarray(rows, np.int32))
         return Trajectory(start, before, after, xs, ys, self.batch_shape)
@@ -129,6 +131,13 @@ def evenly(count: int, most: int | None) -> np.ndarray:
     return (np.arange(1, most + 1) * count) // max(most, 1) - 1
 
 
+def _entries(leaf: Array) -> int:
+    """Of one row, as `to_vector` counts them."""
+    parts = 2 if jnp.issubdtype(leaf.dtype, jnp.complexfloating) else 1
+    real = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return parts * int(np.prod(leaf.shape[1:])) if real else 0
+
+
 @jax.jit  # leaf by leaf each of them would take as long as all together
 def _taken(start: Any, in_time: Any, rows: Array) -> tuple[Any, Any]:
     """The rows of [rows, ...], and of [time, rows, ...]."""
@@ -139,12 +148,12 @@ def _taken(start: Any, in_time: Any, rows: Array) -> tuple[Any, Any]:
 
 def first_non_finite(path: Trajectory) -> NonFinite | None:
     """The first state of the run that is not finite, or None."""
-    starts, afters = jax.tree_util.tree_leaves_with_path(path.start), jax.tree.leaves(path.after)
-    found: list[tuple[str, np.ndarray]] = []
-    for (place, start), after in zip(starts, afters, strict=True):
-        if jnp.issubdtype(start.dtype, jnp.inexact):
-            bad = [np.asarray(_rows_not_finite(leaf)) for leaf in (start[None], after)]
-            found.append((f"state{jax.tree_util.keystr(place)}", np.concatenate(bad)))
+    names = [
+        f"state{jax.tree_util.keystr(place)}"
+        for place, leaf in jax.tree_util.tree_leaves_with_path(path.start)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    found = list(zip(names, jax.device_get(_not_finite(path.start, path.after)), strict=True))
     places = [tuple(np.argwhere(bad)[0]) for _, bad in found if bad.any()]
     if not places:
         return None
@@ -174,9 +183,18 @@ def _finite(leaves: list[Array]) -> list[Array]:
     return [jnp.all(jnp.isfinite(leaf)) if is_float(leaf) else jnp.array(True) for leaf in leaves]
 
 
-def _rows_not_finite(leaf: Array) -> Array:
-    """[time, rows]: whether any entry of the row is not finite."""
-    return ~jnp.all(jnp.isfinite(leaf), axis=tuple(range(2, leaf.ndim)))
+@jax.jit
+def _not_finite(start: State, after: State) -> list[Array]:
+    """[1 + time, rows] for each leaf of such numbers: whether any entry of the row is not finite."""
+
+    def rows(leaf: Array) -> Array:
+        return ~jnp.all(jnp.isfinite(leaf), axis=tuple(range(2, leaf.ndim)))
+
+    return [
+        jnp.concatenate([rows(first[None]), rows(later)])
+        for first, later in zip(jax.tree.leaves(start), jax.tree.leaves(after), strict=True)
+        if jnp.issubdtype(first.dtype, jnp.inexact)
+    ]
 
 
 def check_finite(name: str, path: Trajectory) -> None:

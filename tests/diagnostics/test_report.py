@@ -15,10 +15,10 @@ from jax.interpreters import partial_eval
 
 import seqjax as sj
 from seqjax.diagnostics import sentences as words
-from seqjax.diagnostics.exponents import _growth
-from seqjax.diagnostics.gate_counts import _watch
+from seqjax.diagnostics.exponents import _exponents
+from seqjax.diagnostics.gate_counts import watch
 from seqjax.diagnostics.products import _products
-from seqjax.diagnostics.terms import terms_by_lag, widest
+from seqjax.diagnostics.sample import _look_back
 from seqjax.diagnostics.trajectory import _walk, walk
 from tests.programs import decompositions
 
@@ -304,26 +304,60 @@ def test_a_state_that_reaches_one_output_or_none_is_told_as_such():
 
 def test_lags_are_gathered_in_blocks_whose_sums_are_those_of_the_single_lags():
     cell, params = linear(0.99)
-    xs = noise(60, 2, 3)
+    xs = noise(61, 2, 3)
     report = sj.diagnose(cell, params, xs, last_step)
     in_blocks, single = report.flow, sj.diagnostics.flow(cell, params, xs, last_step)
     assert in_blocks is not None
     assert in_blocks.by_lag is None
-    # 16 lags by themselves, and 45 in blocks of two, the last of which has one.
-    ends = [*range(16), *range(17, 60, 2), 60]
+    # 16 lags by themselves, and 46 in blocks of three, the last of which has one.
+    ends = [*range(16), *range(18, 61, 3), 61]
     assert list(in_blocks.ends) == ends
-    assert list(single.ends) == list(range(61))
+    assert list(single.ends) == list(range(62))
     # Float32, and other orders of its sums.
     near: Any = {"rtol": 1e-3, "atol": 1e-5}
     np.testing.assert_allclose(in_blocks.total_rest, single.total_rest[np.array(ends)], **near)
     so_far = np.cumsum(single.total_shares)[np.array(ends)]
     np.testing.assert_allclose(np.cumsum(in_blocks.total_shares), so_far, **near)
     np.testing.assert_allclose(in_blocks.lag_norms, single.lag_norms, **near)
-    pair = jax.tree.map(lambda leaf: np.linalg.norm(leaf[16] + leaf[17]), single.by_lag)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[16], b, **near), in_blocks.norms, pair)
+    np.testing.assert_allclose(in_blocks.state_norms, single.state_norms, **near)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, **near), in_blocks.gradient, single.gradient
+    )
+    block = jax.tree.map(lambda leaf: np.linalg.norm(leaf[16:19].sum(axis=0)), single.by_lag)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[16], b, **near), in_blocks.norms, block)
     assert in_blocks.reach(0.5) in ends
     assert "\n    33  " in str(in_blocks)
     assert "\n    32  " in str(single)
+
+
+@pytest.mark.parametrize(("batch", "time"), [(1, 7), (5, 70)])
+def test_one_loop_back_finds_what_the_flow_and_the_jacobians_find_each_by_itself(batch, time, x64):
+    wide = {"param_dtype": jnp.float64}
+    cell = sj.LearnedState(sj.Stack((sj.GRU(5, **wide), sj.LSTM(9, **wide))))
+    params = cell.init(jax.random.key(0), 3)
+    moved = jax.tree.map(lambda leaf: leaf + 0.1 * noise(*leaf.shape).astype(leaf.dtype), params)
+    xs = noise(time, batch, 3).astype(jnp.float64)
+    loss = lambda ys: jnp.sum(jnp.sin(ys))
+    report = sj.diagnose(cell, moved, xs, loss)
+    assert report.flow is not None
+    assert report.jacobians is not None
+    found, rows, times = report.flow, report.flow.rows, report.flow.times
+    of_sample = lambda ys: jnp.sum(jnp.sin(ys[times][:, rows]))
+    alone = sj.diagnostics.flow(cell, moved, xs, of_sample)
+    assert list(alone.times) == list(times)
+    assert list(alone.rows) == list(rows)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
+    jax.tree.map(close, found.gradient, alone.gradient)
+    close(found.state_norms, alone.state_norms)
+    close(found.lag_norms, alone.lag_norms)
+    close(found.total_rest, alone.total_rest[found.ends])
+    jax.tree.map(lambda a, b: close(a, b[found.ends]), found.rest, alone.rest)
+    close(np.cumsum(found.total_shares), np.cumsum(alone.total_shares)[found.ends])
+    probes = report.jacobians.probes
+    products = sj.diagnostics.jacobians(cell, moved, xs[:, rows], probes=probes)
+    assert list(report.jacobians.lags) == list(found.ends)
+    close(report.jacobians.spectral, products.spectral[found.ends])
+    close(report.jacobians.frobenius, products.frobenius[found.ends])
 
 
 def assert_refused(match):
@@ -383,13 +417,14 @@ def test_the_figure_has_six_panels_with_the_numbers_of_the_report():
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     report = sj.diagnose(*linear(0.5), noise(40, 2, 3), last_step)
     assert report.flow is not None
+    assert report.jacobians is not None
     figure = report.plot()
     gradient, jacobian, *_ = figure.axes
     assert len(figure.axes) == 6
     (mean,) = [line for line in gradient.lines if line.get_label() == "mean over t"]
     np.testing.assert_allclose(mean.get_ydata(), report.flow.mean_norms()[1:])
     (limit,) = [line for line in jacobian.lines if "bound" in line.get_label()]
-    np.testing.assert_allclose(limit.get_ydata(), 0.5 ** np.arange(41), rtol=1e-5)
+    np.testing.assert_allclose(limit.get_ydata(), 0.5**report.jacobians.lags, rtol=1e-5)
     gated = sj.diagnose(*lstm(1.0), noise(40, 2, 3), last_step).plot()
     assert gated.axes[5].get_legend_handles_labels()[1] == ["f", "i", "o"]
 
@@ -442,16 +477,15 @@ def test_all_parts_take_at_most_ten_times_the_operations_of_a_backward_pass_of_t
     assert report.flow is not None
     assert report.jacobians is not None
     few, times = path.take_rows(report.flow.rows), report.flow.times
-    by_lag = functools.partial(
-        terms_by_lag,
+    back = functools.partial(
+        _look_back,
         cell,
         batch_shape=path.batch_shape,
         initial=True,
-        keep=False,
-        width=widest(time),
+        m=report.jacobians.probes,
     )
     total = operations(
-        by_lag,
+        back,
         params,
         few._replace(batch_shape=()),
         few.ys[times],
@@ -461,10 +495,8 @@ def test_all_parts_take_at_most_ten_times_the_operations_of_a_backward_pass_of_t
     )
     total += operations(functools.partial(_walk, cell), params, xs, None, None)
     steps = (params, few.start, few.before, few.xs)
-    products = functools.partial(_products, cell, m=report.jacobians.probes)
-    total += operations(products, *steps)
-    total += operations(functools.partial(_growth, cell, count=4), *steps)
-    total += operations(functools.partial(_watch, cell), params, few.start, few.xs)
+    total += operations(functools.partial(_exponents, cell, count=4, align=4), *steps)
+    total += operations(functools.partial(watch, cell), params, few.start, few.xs)
     assert 1 < total / one < 10
 
 
@@ -502,9 +534,13 @@ def test_no_part_decomposes_several_matrices_at_once(rows):
     cell = sj.LSTM(4)
     params = cell.init(jax.random.key(0), 3)
     path = walk("test", cell, params, noise(10, rows, 3), None, None)
-    grown = lambda p: _growth(cell, p, path.start, path.before, path.xs, 4)
+    grown = lambda p: _exponents(cell, p, path.start, path.before, path.xs, 4, 1)
     products = lambda p: _products(cell, p, path.start, path.before, path.xs, 4)
-    for part in (grown, products):
+    times, whole = jnp.arange(3), jnp.arange(rows)
+    back = lambda p: _look_back(
+        cell, p, path, path.ys, times, whole, None, batch_shape=(), initial=False, m=4
+    )
+    for part in (grown, products, back):
         shapes = decompositions(jax.make_jaxpr(part)(params).jaxpr)
         assert shapes
         assert all(len(shape) == 2 for shape in shapes)
