@@ -206,13 +206,14 @@ def _enters(injected: Array) -> Array:
 
 
 def first_bad_gradient(found: Flow) -> str | None:
-    """The first leaf of params whose gradient is not finite, though that of all states is; or None."""
-    if np.all(np.isfinite(np.asarray(found.total_rest))):
-        return None  # which they are not where any leaf is not
-    if not np.all(np.isfinite(np.asarray(found.lag_norms))):
-        return (
-            None  # beyond the dtype on its way through the states, which is for the reader to see
-        )
+    """The first leaf of params whose gradient is not finite, though that of all states is; or None.
+
+    A gradient that is beyond the dtype on its way through the states is for the reader to see.
+    """
+    finite = lambda norms: bool(np.all(np.isfinite(np.asarray(norms))))
+    # The rest is not finite where any leaf is not, and is at hand.
+    if finite(found.total_rest) or not finite(found.lag_norms):
+        return None
     return next(iter(not_finite("", found.gradient)), None)
 
 

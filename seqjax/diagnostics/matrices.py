@@ -3,6 +3,7 @@
 import functools
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
@@ -18,8 +19,9 @@ SQUARINGS = 22
 with k = 2²² is log κ / k, at most 4e-6 of eigenvectors whose condition κ float32 can tell."""
 
 SMALL = 512
-"""Rows of a matrix up to which one thread decomposes it. NumPy's threads, having done, turn for a while,
-in wait for more, and what the device computes beside them takes half as long again."""
+"""Rows of a matrix up to which the host finds its radius too, and one thread does all of it. NumPy's
+threads, having done, turn for a while, in wait for more, and what XLA computes beside them takes half as
+long again."""
 
 
 class Matrix(NamedTuple):
@@ -94,9 +96,11 @@ def _blas() -> ThreadpoolController:
 
 
 def _radius(matrix: np.ndarray) -> float | None:
-    """The largest |eigenvalue|; None where the matrix is not square."""
-    square = matrix.shape[0] == matrix.shape[1]
-    return float(spectral_radius(matrix, SQUARINGS)) if square else None
+    """The largest |eigenvalue|; None where the matrix is not square. Large ones are for the device."""
+    if matrix.shape[0] != matrix.shape[1]:
+        return None
+    where = matrix if len(matrix) <= SMALL else jnp.asarray(matrix)
+    return float(spectral_radius(where, SQUARINGS))
 
 
 def _singular_values(matrix: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.diagnostics import bound, factor, jacobians, spectrum
+from seqjax.diagnostics import bound, factor, jacobians, matrices, spectrum
 from seqjax.real_vector import from_vector, to_vector
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -144,7 +144,10 @@ def matrices_of(cell):
     return {m.name: m for m in spectrum(cell, params).matrices}, params
 
 
-def test_the_spectrum_takes_packed_gates_apart():
+@pytest.mark.parametrize("small", [512, 2])
+def test_the_spectrum_takes_packed_gates_apart(small, monkeypatch):
+    """On the host, and those of more rows than `small` on the device."""
+    monkeypatch.setattr(matrices, "SMALL", small)
     found, params = matrices_of(sj.LSTM(4, recurrent_init="glorot"))
     assert list(found) == [f"U of gate {g}" for g in range(4)]
     for g in range(4):
