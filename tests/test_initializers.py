@@ -118,6 +118,13 @@ def test_the_spectral_radius_of_known_matrices_is_known():
     nilpotent = jnp.array([[0.0, 1.0], [0.0, 0.0]])
     assert spectral_radius(nilpotent) == 0
     assert spectral_radius(jnp.zeros((3, 3))) == 0
+    for matrix in (3 * np.eye(4), np.asarray(nilpotent), np.zeros((3, 3)), np.asarray(defective)):
+        on_host, on_device = (
+            spectral_radius(matrix),
+            spectral_radius(jnp.asarray(matrix, jnp.float32)),
+        )
+        assert isinstance(on_host, np.floating)
+        np.testing.assert_allclose(on_host, on_device, rtol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1e25])

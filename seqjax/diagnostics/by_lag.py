@@ -183,7 +183,8 @@ def injections(name: str, path: Trajectory, loss: Callable[[Array], Array]) -> A
     # Not under a jit of ours, which would compile the loss again at every call.
     value, pull = jax.vjp(loss, ys)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise ValueError(f"{name}: loss: expected a real scalar from ys {ys.shape}, got {value}")
+        got = jax.eval_shape(lambda: value)  # its form, and not all its numbers
+        raise ValueError(f"{name}: loss: expected a real scalar from ys {ys.shape}, got {got}")
     return as_rows(pull(np.ones((), value.dtype))[0], len(path.batch_shape), leading=1)
 
 

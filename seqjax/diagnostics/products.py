@@ -41,7 +41,7 @@ class Jacobians(NamedTuple):
     lags: np.ndarray
     frobenius: Float[Array, "lags rows"]
     spectral: Float[Array, "lags rows"]
-    bound: Float[Array, " lags"] | None
+    bound: Float[Array | np.ndarray, " lags"] | None
     end: int
     exact: bool
     probes: int

@@ -375,6 +375,8 @@ def test_what_is_no_loss_and_no_key_is_refused_by_name():
     ):
         with assert_refused("diagnose: loss: expected a real scalar from ys"):
             sj.diagnose(cell, params, xs, loss)
+    with assert_refused(r"from ys \(40, 2, 3\), got ShapeDtypeStruct\(shape=\(40, 2, 3\)"):
+        sj.diagnose(cell, params, xs, lambda ys: ys)
     with assert_refused("diagnose: loss: expected a function, got 'mse'"):
         sj.diagnose(cell, params, xs, "mse")  # pyright: ignore[reportArgumentType] - refused
     with assert_refused("diagnose: key: expected one key"):
