@@ -3,7 +3,7 @@
 python -m benchmarks tune --chunks 8 16 32 --rounds 11    more of it
 python -m benchmarks tune --report-only                   draw and write again from the JSON
 
-It measures every choice beside the plain scan and writes the best one into seqjax/unroll/tuned.py.
+It measures every choice beside the plain scan and writes the best one into seqjax/engines/tuned.py.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from benchmarks.peers.problem import Problem, Shape, drawn
 from benchmarks.peers.timing import seconds_of
 from benchmarks.processes import ROOT
 from benchmarks.suites import read_options
-from seqjax.unroll.tuned import TUNED, UNMEASURED, Tuned
+from seqjax.engines.tuned import TUNED, UNMEASURED, Tuned
 
 section = tune_report.section
 
@@ -103,7 +103,7 @@ def measure(device: Any, options: Options, say: frame.Say) -> dict[str, Any]:
     }
     best = chosen(speeds)
     write_table(options.into, device.platform, choices[best])
-    say(f"{best} is written into seqjax/unroll/tuned.py")
+    say(f"{best} is written into seqjax/engines/tuned.py")
     return results | {"rounds": options.rounds, "cases": found, "speeds": speeds, "chosen": best}
 
 

@@ -13,7 +13,7 @@ INTRODUCTION = """\
 many steps, or of more where the projections of all of them are no more numbers than so many, in turn.
 **How many times as fast as the scan**, the median over {rounds} rounds of the ratio in that round.
 What is fastest in the middle of all rows (a geometric mean), if it is 1.05 times as fast as the scan,
-is what `engine="auto"` takes here, by `seqjax/unroll/tuned.py`: **{chosen}**.
+is what `engine="auto"` takes here, by `seqjax/engines/tuned.py`: **{chosen}**.
 
 ![How many times as fast as the scan](../benchmarks/results/{name}.png)
 """

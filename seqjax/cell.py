@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from seqjax.arithmetic import recurrent_matmul
+from seqjax.numerics import recurrent_matmul
 from seqjax.plan import Plan
 
 Params: TypeAlias = Any
@@ -141,7 +141,7 @@ class GatedCell(Cell):
     r_t = recurrent_input(s_{t-1}) @ recurrent_kernel(params)
     s_t, y_t = gate(gate_params(params), z_t, r_t, s_{t-1})
 
-    The kernel is dense, or has one block for each head (`seqjax.arithmetic.recurrent_matmul`). `gate`
+    The kernel is dense, or has one block for each head (`seqjax.numerics.recurrent_matmul`). `gate`
     never mixes rows of the batch nor multiplies by a matrix. `project` does not see the state,
     so it can run for many steps at once; a backward pass can emit only the gradients with respect to
     z and r and leave all weight gradients to matmuls after the loop.

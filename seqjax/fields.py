@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from seqjax import checks
-from seqjax.activations import check_activation
+from seqjax.gates import check_activation
 from seqjax.initializers import Initializer, check_initializer
 
 VECTORS = ("bias_init", "peephole_init", "threshold_init")

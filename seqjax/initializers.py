@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator, one_by_one
+from seqjax.numerics import accumulator, one_by_one
 
 
 class Initializer(abc.ABC):

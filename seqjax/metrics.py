@@ -13,7 +13,7 @@ import numpy.typing as npt
 from jaxtyping import Array, Float64, Int64, Shaped
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 from seqjax.losses import Mean, mean_over
 
 TOKENIZATIONS = ("13a", "intl", "char", "zh", "none")

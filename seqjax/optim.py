@@ -32,7 +32,7 @@ import optax
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 
 Node = TypeVar("Node", bound=tuple)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from seqjax.arithmetic import where_rows
+from seqjax.numerics import where_rows
 
 
 @dataclasses.dataclass(frozen=True)

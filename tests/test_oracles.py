@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.activations import Activation
+from seqjax.gates import Activation
 from seqjax.cells.elman import ElmanParams, ElmanState
 from tests import oracles
 from tests.oracles import ACTIVATIONS, Gate, Readout

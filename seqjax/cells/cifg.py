@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.activations import packed_gates
-from seqjax.arithmetic import state_dtype
+from seqjax.gates import packed_gates
+from seqjax.numerics import state_dtype
 from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.initializers import Initializer
 

@@ -12,8 +12,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from seqjax import checks
-from seqjax.activations import Activation, activate
-from seqjax.arithmetic import compute_dtype, state_dtype
+from seqjax.gates import Activation, activate
+from seqjax.numerics import compute_dtype, state_dtype
 from seqjax.cells.packed import PackedCell
 from seqjax.initializers import Initializer, ScaledIdentity, SpectralRadius, as_rule, draw
 

@@ -10,8 +10,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.activations import packed_gates
-from seqjax.arithmetic import compute_dtype, state_dtype
+from seqjax.gates import packed_gates
+from seqjax.numerics import compute_dtype, state_dtype
 from seqjax.cell import Mixing
 from seqjax.cells.packed import PackedCell, Rule, oppose_input_gate
 from seqjax.initializers import Initializer, as_rule, draw_gates
@@ -191,7 +191,7 @@ class DiagonalGRU(PackedCell):
 
 
 def diagonal_blocks(u: Float[Array, " packed"], gates: int) -> Float[Array, "features 1 gates 1"]:
-    """diag(u_g) for each gate g, as `seqjax.arithmetic.recurrent_matmul` takes it: a head is a unit."""
+    """diag(u_g) for each gate g, as `seqjax.numerics.recurrent_matmul` takes it: a head is a unit."""
     return u.reshape(gates, -1).T[:, None, :, None]
 
 

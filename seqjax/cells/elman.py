@@ -8,8 +8,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.activations import Activation, activate, packed_gates
-from seqjax.arithmetic import add_vector, compute_dtype, matmul, state_dtype
+from seqjax.gates import Activation, activate, packed_gates
+from seqjax.numerics import add_vector, compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
 from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.fields import check_fields

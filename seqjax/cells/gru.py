@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.activations import kept, packed_gates
-from seqjax.arithmetic import add_vector, state_dtype
+from seqjax.gates import kept, packed_gates
+from seqjax.numerics import add_vector, state_dtype
 from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.initializers import Initializer, draw
 

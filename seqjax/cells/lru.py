@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
 from seqjax import checks
-from seqjax.arithmetic import compute_dtype, matmul, state_dtype
+from seqjax.numerics import compute_dtype, matmul, state_dtype
 from seqjax.cell import LinearCell
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, Normal, draw

@@ -9,8 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.activations import packed_gates
-from seqjax.arithmetic import compute_dtype, matmul, state_dtype
+from seqjax.gates import packed_gates
+from seqjax.numerics import compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
 from seqjax.cells.packed import PackedCell, draw_kernels, oppose_input_gate
 from seqjax.initializers import Initializer, draw

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import affine, compute_dtype, matmul, state_dtype
+from seqjax.numerics import affine, compute_dtype, matmul, state_dtype
 from seqjax.cell import Cell
 from seqjax.cells.packed import draw_kernels
 from seqjax.fields import check_fields

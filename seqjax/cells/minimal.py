@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import affine, compute_dtype, state_dtype
+from seqjax.numerics import affine, compute_dtype, state_dtype
 from seqjax.cell import LinearCell
 from seqjax.cells.packed import oppose_input_gate
 from seqjax.fields import check_fields

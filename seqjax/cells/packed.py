@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.arithmetic import affine, compute_dtype
+from seqjax.numerics import affine, compute_dtype
 from seqjax.cell import GatedCell, Params, State
 from seqjax.fields import check_fields
 from seqjax.initializers import Chrono, Initializer, draw_gates

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import state_dtype
+from seqjax.numerics import state_dtype
 from seqjax.cells.packed import PackedCell, draw_kernels, oppose_input_gate
 from seqjax.initializers import Initializer, Normal, draw_gates
 

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import affine, compute_dtype, state_dtype
+from seqjax.numerics import affine, compute_dtype, state_dtype
 from seqjax.cell import LinearCell
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, draw_gates

@@ -9,8 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.activations import Activation, activate
-from seqjax.arithmetic import affine, compute_dtype, state_dtype
+from seqjax.gates import Activation, activate
+from seqjax.numerics import affine, compute_dtype, state_dtype
 from seqjax.cell import GatedCell
 from seqjax.cells.packed import draw_kernels
 from seqjax.fields import check_fields

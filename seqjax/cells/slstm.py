@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import compute_dtype, state_dtype
+from seqjax.numerics import compute_dtype, state_dtype
 from seqjax.cell import Mixing
 from seqjax.cells.packed import PackedCell
 from seqjax.initializers import Initializer, draw, draw_gates

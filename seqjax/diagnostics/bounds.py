@@ -9,8 +9,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.activations import Activation
-from seqjax.arithmetic import accumulator
+from seqjax.gates import Activation
+from seqjax.numerics import accumulator
 from seqjax.cell import Cell, Params
 from seqjax.cells.elman import Elman, PreActivationRNN
 from seqjax.diagnostics.layers import leaves

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from seqjax.activations import activate
-from seqjax.arithmetic import compute_dtype, matmul, recurrent_matmul
+from seqjax.gates import activate
+from seqjax.numerics import compute_dtype, matmul, recurrent_matmul
 from seqjax.cell import Cell, GatedCell, LinearCell, Params, State
 from seqjax.cells.cho_gru import ChoGRU
 from seqjax.cells.cifg import CIFG

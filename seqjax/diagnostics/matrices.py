@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 from seqjax.cell import Cell, Params, as_gated
 from seqjax.diagnostics.layers import label, leaves
 from seqjax.diagnostics.refusals import check_alone

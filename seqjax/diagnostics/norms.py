@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 
 
 def norm(x: Float[Array, "..."], axes: int | tuple[int, ...] | None = None) -> Array:

@@ -27,7 +27,7 @@ from seqjax.diagnostics.terms import (
     start_of,
 )
 from seqjax.diagnostics.trajectory import Trajectory, step_vector
-from seqjax.real_vector import to_vector
+from seqjax._tree import to_vector
 
 ROWS = 4
 """How many rows of the batch are looked at."""

@@ -12,9 +12,9 @@ from jaxtyping import Array
 
 from seqjax import checks
 from seqjax.cell import Cell, Params, State
-from seqjax.real_vector import from_vector, to_vector
-from seqjax.unroll.driver import starting_state
-from seqjax.unroll.refusals import check_cell, check_params, check_shapes, check_step, named
+from seqjax._tree import from_vector, to_vector
+from seqjax.engines.driver import starting_state
+from seqjax.engines.refusals import check_cell, check_params, check_shapes, check_step, named
 
 
 class Trajectory(NamedTuple):

@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 from seqjax.cell import Cell
 from seqjax.gradients.bptt import Metrics
 from seqjax.gradients.online_refusals import check_reset, typed_key

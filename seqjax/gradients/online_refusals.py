@@ -11,7 +11,7 @@ from seqjax import checks
 from seqjax.cell import Cell, State
 from seqjax.gradients.online_rule import Online, OnlineParams, OnlineStep
 from seqjax.gradients.width import check_width, input_of
-from seqjax.unroll import refusals
+from seqjax.engines import refusals
 
 
 def check_rule(name: str, cell: Any, step_loss: Any, signal: Any = None) -> None:

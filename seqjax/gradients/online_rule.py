@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 from seqjax.cell import Cell, Params, State, noise_only
 from seqjax.plan import Plan
-from seqjax.real_vector import from_vector, to_vector
+from seqjax._tree import from_vector, to_vector
 
 StepLoss: TypeAlias = Callable[[Any, Array, Any], Float[Array, ""]]
 """`step_loss(head, y, target) -> scalar`, y: [*batch, out_features]; a sum or a mean over the batch."""

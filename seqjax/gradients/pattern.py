@@ -10,7 +10,7 @@ import numpy as np
 
 from seqjax.cell import Cell, Params, State
 from seqjax.gradients.dependence import dependence
-from seqjax.real_vector import from_vector, to_vector
+from seqjax._tree import from_vector, to_vector
 
 
 class Pattern(NamedTuple):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 
 
 class Sums(NamedTuple):

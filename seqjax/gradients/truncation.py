@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from seqjax.floating import join_floating, split_floating
+from seqjax._tree import join_floating, split_floating
 from seqjax.gradients.bptt import Loss, Metrics
 from seqjax.gradients.sums import Sums
 from seqjax.gradients.windows import Block, Blocks, Ring, cut

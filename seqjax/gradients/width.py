@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from seqjax import checks
 from seqjax.cell import Cell, Params
-from seqjax.real_vector import to_vector
-from seqjax.unroll.refusals import params_of
+from seqjax._tree import to_vector
+from seqjax.engines.refusals import params_of
 
 
 def input_of(name: str, cell: Cell, params: Params) -> jax.ShapeDtypeStruct:

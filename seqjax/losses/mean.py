@@ -7,7 +7,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Shaped
 
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 
 
 class Mean(NamedTuple):

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from seqjax import checks, losses
-from seqjax.arithmetic import where_rows
+from seqjax.numerics import where_rows
 from seqjax.cell import State
 from seqjax.data import Batch
 from seqjax.gradients import Metrics

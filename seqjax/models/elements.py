@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.generate.sampling import sample
+from seqjax.decoding.sampling import sample
 from seqjax.models.inputs import Tokens
 
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks, losses
-from seqjax.arithmetic import compute_dtype
+from seqjax.numerics import compute_dtype
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Padded
 from seqjax.fields import check_fields
@@ -22,8 +22,8 @@ from seqjax.models.elements import Elements
 from seqjax.models.inputs import Inputs
 from seqjax.models.masks import real_steps
 from seqjax.models.readout import Readout, dropped
-from seqjax.unroll import unroll
-from seqjax.unroll.engines import Remat, check_options
+from seqjax.engines import unroll
+from seqjax.engines.dispatch import Remat, check_options
 
 
 class GeneratorParams(NamedTuple):

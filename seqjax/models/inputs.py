@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import widened
+from seqjax.numerics import widened
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, Normal, draw
 from seqjax.models.readout import dropped

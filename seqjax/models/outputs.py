@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from seqjax import losses
 from seqjax.cell import Cell
 from seqjax.gradients import Metrics
-from seqjax.unroll import unroll
+from seqjax.engines import unroll
 
 
 def outputs(

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import where_rows
+from seqjax.numerics import where_rows
 from seqjax.cell import Cell
 
 POOLS = ("last", "mean", "max")

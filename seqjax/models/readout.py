@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.arithmetic import affine, scale_kept
+from seqjax.numerics import affine, scale_kept
 from seqjax.initializers import Initializer, draw
 
 

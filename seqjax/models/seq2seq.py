@@ -10,7 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks, losses
-from seqjax.arithmetic import accumulator, compute_dtype, widened
+from seqjax.numerics import accumulator, compute_dtype, widened
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Padded
 from seqjax.fields import check_fields
@@ -24,9 +24,9 @@ from seqjax.models.masks import real_steps
 from seqjax.models.pooling import pooled_features, pooled_outputs
 from seqjax.models.readout import Readout, dropped
 from seqjax.plan import Plan
-from seqjax.unroll import unroll
-from seqjax.unroll.engines import Remat, check_options
-from seqjax.unroll.fold import fold_pieces
+from seqjax.engines import unroll
+from seqjax.engines.dispatch import Remat, check_options
+from seqjax.engines.fold import fold_pieces
 
 
 class Seq2SeqParams(NamedTuple):
@@ -89,7 +89,7 @@ class Seq2Seq:
 
     Targets are y_1 … y_n STOP, without START, which the model puts before them. The step is one
     function: `loss` and `apply` scan it over given targets, and `TargetSide` hands it to what draws,
-    scores and searches, in `seqjax.generate`.
+    scores and searches, in `seqjax.decoding`.
 
     Raises a ValueError for parts of another kind, a decoder that reads the future, rates outside [0, 1),
     and a start or stop outside the vocabulary.

@@ -11,7 +11,7 @@ from seqjax import checks
 from seqjax.cell import Cell, Params
 from seqjax.models.inputs import Inputs, Tokens
 from seqjax.models.pooling import pooled_features, pooled_outputs
-from seqjax.unroll import unroll
+from seqjax.engines import unroll
 
 
 class Spelled(NamedTuple):

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 from seqjax.gradients import Loss, Method, Metrics, OnlineMethod, Update, UpdateFn
 from seqjax.gradients.bptt import formed
 from seqjax.gradients.updates import check_optimizer

@@ -4,7 +4,7 @@ import jax
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.arithmetic import scale_kept
+from seqjax.numerics import scale_kept
 from seqjax.cell import Params
 
 

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import affine
+from seqjax.numerics import affine
 from seqjax.cell import Cell, Layered, Params, Run, State
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, draw_gates

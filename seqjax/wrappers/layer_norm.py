@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.arithmetic import accumulator
+from seqjax.numerics import accumulator
 from seqjax.cell import Cell, Mixing, Params, State
 from seqjax.wrappers.gated import GatedWrapper, check_gated
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from seqjax import checks
-from seqjax.arithmetic import scale_kept
+from seqjax.numerics import scale_kept
 from seqjax.cell import Cell, Params, State
 from seqjax.wrappers.gated import GatedWrapper, check_gated
 

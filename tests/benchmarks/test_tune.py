@@ -10,10 +10,10 @@ import pytest
 
 from benchmarks import frame, layers_run, tune
 from benchmarks.peers.problem import KINDS, Shape, drawn
-from seqjax.unroll import tuned as table
-from seqjax.unroll.tuned import Tuned
+from seqjax.engines import tuned as table
+from seqjax.engines.tuned import Tuned
 
-chunked = importlib.import_module("seqjax.unroll.chunked")
+chunked = importlib.import_module("seqjax.engines.chunked")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,7 +42,7 @@ def test_the_table_has_one_line_for_each_backend(checkout):
     tune.write_table(checkout, "gpu", Tuned("chunked", 64, 9))
     assert lines_of(checkout)[1:] == ['"gpu": Tuned(engine="chunked", chunk=64, together=9),']
     found: dict = {}
-    exec((checkout / "seqjax/unroll/tuned.py").read_text("utf-8"), found)
+    exec((checkout / "seqjax/engines/tuned.py").read_text("utf-8"), found)
     assert found["TUNED"] == {"cpu": ("scan", 8, 0), "gpu": ("chunked", 64, 9)}
 
 
@@ -102,7 +102,7 @@ def test_a_small_run_writes_the_table_and_the_section(checkout, monkeypatch, cap
     engine, chunk = ("scan", 16) if found["chosen"] == "scan" else ("chunked", 2)
     assert lines_of(checkout) == [f'"cpu": Tuned(engine="{engine}", chunk={chunk}, together=0),']
     page = (checkout / "docs/benchmarks.md").read_text("utf-8")
-    assert f"`seqjax/unroll/tuned.py`: **{found['chosen']}**" in page
+    assert f"`seqjax/engines/tuned.py`: **{found['chosen']}**" in page
     assert "chosen: " in capsys.readouterr().out
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.arithmetic import recurrent_matmul
+from seqjax.numerics import recurrent_matmul
 from seqjax.cell import noise_only
-from seqjax.unroll import engines
-from seqjax.unroll.tuned import TUNED
+from seqjax.engines import dispatch as engines
+from seqjax.engines.tuned import TUNED
 from tests.contract.registry import IN_FEATURES, REGISTRY, Entry, LeakySum, RunningMean
 from tests.programs import decompositions
 

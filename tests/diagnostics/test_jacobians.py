@@ -7,7 +7,7 @@ import pytest
 
 import seqjax as sj
 from seqjax.diagnostics import bound, factor, jacobians, matrices, spectrum
-from seqjax.real_vector import from_vector, to_vector
+from seqjax._tree import from_vector, to_vector
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

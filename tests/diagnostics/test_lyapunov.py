@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.activations import Activation
+from seqjax.gates import Activation
 from seqjax.diagnostics import lyapunov
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

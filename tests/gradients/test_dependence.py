@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqjax.gradients.dependence import dependence
-from seqjax.real_vector import from_vector, to_vector
+from seqjax._tree import from_vector, to_vector
 from tests.contract.registry import IN_FEATURES, REGISTRY
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

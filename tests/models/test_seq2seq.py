@@ -12,7 +12,7 @@ import pytest
 
 import seqjax as sj
 from seqjax.data import Example, pad
-from seqjax.generate import translate
+from seqjax.decoding import translate
 from seqjax.models import AdditiveAttention, MultiplicativeAttention, Seq2Seq, Tokens
 from tests import oracles
 from tests.cells.comparison import unpacked
