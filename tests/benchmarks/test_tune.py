@@ -21,13 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def checkout(tmp_path):
     """A folder with the table alone."""
-    (tmp_path / "seqjax" / "unroll").mkdir(parents=True)
-    shutil.copy(ROOT / "seqjax" / "unroll" / "tuned.py", tmp_path / "seqjax" / "unroll")
+    (tmp_path / "seqjax" / "engines").mkdir(parents=True)
+    shutil.copy(ROOT / "seqjax" / "engines" / "tuned.py", tmp_path / "seqjax" / "engines")
     return tmp_path
 
 
 def lines_of(checkout: Path) -> list[str]:
-    text = (checkout / "seqjax" / "unroll" / "tuned.py").read_text("utf-8")
+    text = (checkout / "seqjax" / "engines" / "tuned.py").read_text("utf-8")
     return [line.strip() for line in text.splitlines() if '": Tuned(' in line]
 
 
