@@ -173,7 +173,7 @@ def chosen(speeds: dict[str, float]) -> str:
 
 def write_table(into: Path, platform: str, choice: Tuned) -> None:
     """The line of a backend in the table, in place of the one before or as the last."""
-    file = into / "seqjax" / "unroll" / "tuned.py"
+    file = into / "seqjax" / "engines" / "tuned.py"
     if not file.is_file():
         raise frame.MeasurementError(
             f"{file} does not exist; expected the table there, to write it"
