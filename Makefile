@@ -16,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help train test test-newest format peers docs clean
+.PHONY: help train check test test-all test-newest format peers docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -24,11 +24,16 @@ help: ## this list
 train: $(VENV)/.train ## train a character language model on Shakespeare, then generate; options: make train ARGS="--help"
 	@$(BIN)/python examples/char_lm.py --cores 0 $(ARGS)
 
-test: $(VENV)/.dev ## format, lint, types, floors, tests
+check: $(VENV)/.dev ## format, lint, types, floors
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
+
+test: check ## the checks, and all tests but those marked `full`: minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full" $(ARGS)
+
+test-all: check ## the checks and every test, for releases and nights
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 test-newest: ## the tests on the newest jax, under Python 3.12 or later, where that interpreter exists

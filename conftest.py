@@ -1,10 +1,23 @@
 """Tests run stricter than users do: ranks and dtypes never promote by themselves, types are checked."""
 
+import atexit
 import itertools
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
+
+# Before jax reads its settings: what one process compiles, the other workers of pytest-xdist and the
+# interpreters that tests start load. The folder lasts one run, so that every run starts cold.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.mkdtemp(prefix="seqjax-tests-")
+    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # Before anything of seqjax is imported: beartype checks every jaxtyping annotation in it.
 _hook = jaxtyping.install_import_hook("seqjax", "beartype.beartype")
