@@ -15,6 +15,7 @@ from seqjax import metrics as metrics
 from seqjax import models as models
 from seqjax import optim as optim
 from seqjax.cell import Cell as Cell
+from seqjax.cell import Child as Child
 from seqjax.cell import GatedCell as GatedCell
 from seqjax.cell import Layered as Layered
 from seqjax.cell import LinearCell as LinearCell
@@ -39,13 +40,19 @@ from seqjax.cells import PeepholeLSTM as PeepholeLSTM
 from seqjax.cells import PreActivationRNN as PreActivationRNN
 from seqjax.cells import SkipRNN as SkipRNN
 from seqjax.cells import TimeDelay as TimeDelay
-from seqjax.diagnostics import diagnose as diagnose
 from seqjax.decoding import beam_search as beam_search
 from seqjax.decoding import continuations as continuations
 from seqjax.decoding import generate as generate
 from seqjax.decoding import score as score
 from seqjax.decoding import stream as stream
 from seqjax.decoding import translate as translate
+from seqjax.diagnostics import diagnose as diagnose
+from seqjax.engines import explain as explain
+from seqjax.engines import plan_memory as plan_memory
+from seqjax.engines import unroll as unroll
+from seqjax.engines import unroll_fold as unroll_fold
+from seqjax.engines import unroll_with_info as unroll_with_info
+from seqjax.gates import name_gate as name_gate
 from seqjax.gradients import OnlineBatch as OnlineBatch
 from seqjax.gradients import OnlineParams as OnlineParams
 from seqjax.gradients import accumulated_tbptt as accumulated_tbptt
@@ -58,11 +65,6 @@ from seqjax.gradients import snap as snap
 from seqjax.gradients import tbptt as tbptt
 from seqjax.gradients import uoro as uoro
 from seqjax.summary import summary as summary
-from seqjax.engines import explain as explain
-from seqjax.engines import plan_memory as plan_memory
-from seqjax.engines import unroll as unroll
-from seqjax.engines import unroll_fold as unroll_fold
-from seqjax.engines import unroll_with_info as unroll_with_info
 from seqjax.wrappers import GLU as GLU
 from seqjax.wrappers import Bidirectional as Bidirectional
 from seqjax.wrappers import Dropout as Dropout
@@ -71,6 +73,7 @@ from seqjax.wrappers import LearnedState as LearnedState
 from seqjax.wrappers import RecurrentDropout as RecurrentDropout
 from seqjax.wrappers import Residual as Residual
 from seqjax.wrappers import Stack as Stack
+from seqjax.wrappers import Wrapper as Wrapper
 from seqjax.wrappers import Zoneout as Zoneout
 from seqjax.wrappers import drop_weights as drop_weights
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from jaxtyping import Array, Float64, Int64, Shaped
 
 from seqjax import checks
-from seqjax.numerics import accumulator
 from seqjax.losses import Mean, mean_over
+from seqjax.numerics import accumulator
 
 TOKENIZATIONS = ("13a", "intl", "char", "zh", "none")
 

@@ -1,4 +1,4 @@
-"""The plan of a run: what `lengths`, `resets`, `reverse` and `key` mean, worked out once."""
+"""The plan of a run: lengths, resets and direction, turned once into masks and a fresh state."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,40 +6,60 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Integer
 
 from seqjax.numerics import where_rows
 
 
+def length_mask(lengths: Integer[Array, "*batch"], time: int) -> Bool[Array, "time *batch"]:
+    """Return the mask of valid steps, True at step t where t < length.
+
+    Lengths above `time` mean `time`, lengths below 0 mean 0. Any integer dtype is compared without
+    wrapping.
+    """
+    # Clip before the cast: a length of 2³² would wrap, and int8 cannot hold the steps.
+    most = jnp.asarray(min(time, int(jnp.iinfo(lengths.dtype).max)), lengths.dtype)
+    lengths = jnp.minimum(lengths, most).astype(jnp.int32)
+    shape = (time, *lengths.shape)
+    steps = jnp.arange(time, dtype=jnp.int32).reshape(time, *(1,) * lengths.ndim)
+    return jnp.broadcast_to(steps, shape) < jnp.broadcast_to(lengths[None], shape)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How a sequence is walked. An engine sees only this, never the arguments it came from.
+    """How an engine walks a sequence; the default is forward over valid steps without resets.
 
-    real: True at steps inside each length; None where every step is real.
-    resets: True at the first step of a document; None where there is no cut.
-    fresh: the state that a document starts from, with None in place of each leaf of noise;
-        None where there is no cut.
+    valid: True at steps inside each length; None if every step is valid.
+    resets: True at the first step of a document; None without resets.
+    fresh: the state that a document starts from, with None in place of each leaf of noise; None
+        without resets.
     reverse: walk from the last step to the first.
     """
 
-    real: Bool[Array, "time *batch"] | None
-    resets: Bool[Array, "time *batch"] | None
-    fresh: Any
-    reverse: bool
+    valid: Bool[Array, "time *batch"] | None = None
+    resets: Bool[Array, "time *batch"] | None = None
+    fresh: Any = None
+    reverse: bool = False
 
     def of(self, select: Callable[[Any], Any]) -> "Plan":
-        """The plan as an inner cell sees it, whose state is `select(state)` of the whole state."""
+        """Return the plan of an inner cell, whose state is `select(state)` of the whole state."""
         return dataclasses.replace(self, fresh=None if self.fresh is None else select(self.fresh))
 
     def reversed(self) -> "Plan":
-        """The same sequence walked the other way."""
+        """Return the plan of the other direction."""
         return dataclasses.replace(self, reverse=not self.reverse)
 
-    def cuts(self) -> Bool[Array, "time *batch"] | None:
-        """True where the state starts afresh before that step, in the order of the walk.
+    def within(
+        self, valid: Bool[Array, "steps *batch"] | None, cuts: Bool[Array, "steps *batch"] | None
+    ) -> "Plan":
+        """Return the forward plan of some steps, given in the order of the walk."""
+        return Plan(valid, cuts, self.fresh)
 
-        Forward that is at the first step of a document. In reverse the walk enters a document at its
-        last step, one before the next document's first: the marks move back by one step.
+    def cuts(self) -> Bool[Array, "time *batch"] | None:
+        """Return a mask of the steps before which the state is reset, in the order of the walk.
+
+        Forward these are the first steps of documents. In reverse the walk enters a document at its
+        last step, one before the first of the next document: the marks move back by one step.
         """
         if self.resets is None or not self.reverse:
             return self.resets
@@ -47,7 +67,7 @@ class Plan:
         return jnp.concatenate([self.resets[1:], never])[: self.resets.shape[0]]
 
     def restart(self, cut: Bool[Array, "*batch"] | None, state: Any) -> Any:
-        """`state` with its memory as at the start of a document where `cut` is True; noise stays."""
+        """Reset the memory of `state` where `cut` is True; noise stays."""
         if cut is None:
             return state
         return jax.tree.map(
@@ -57,8 +77,8 @@ class Plan:
             is_leaf=lambda leaf: leaf is None,
         )
 
-    def hold(self, real: Bool[Array, "*batch"] | None, after: Any, before: Any) -> Any:
-        """`after` at real steps, `before` at padding."""
-        if real is None:
+    def hold(self, valid: Bool[Array, "*batch"] | None, after: Any, before: Any) -> Any:
+        """Return `after` at valid steps and `before` at padding."""
+        if valid is None:
             return after
-        return jax.tree.map(lambda a, b: where_rows(real, a, b), after, before)
+        return jax.tree.map(lambda a, b: where_rows(valid, a, b), after, before)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.gates import Activation
 from seqjax.cells.elman import ElmanParams, ElmanState
+from seqjax.gates import Activation
 from tests import oracles
 from tests.oracles import ACTIVATIONS, Gate, Readout
 

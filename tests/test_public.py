@@ -48,6 +48,7 @@ def test_the_names_that_other_code_depends_on_are_there():
     wrappers = {"GLU", "Stack", "Bidirectional", "Residual", "Dropout", "drop_weights"}
     wrappers |= {"RecurrentDropout", "Zoneout", "LayerNorm", "LearnedState"}
     contract = {"Cell", "GatedCell", "LinearCell", "Layered", "as_gated", "as_linear"}
+    contract |= {"Child", "Wrapper", "name_gate"}
     functions = {"unroll", "unroll_with_info", "unroll_fold", "plan_memory", "explain", "summary"}
     functions |= {"bptt", "tbptt", "accumulated_tbptt", "diagnose", "diagnostics"}
     functions |= {"rtrl", "snap", "uoro", "rflo", "eprop", "online", "OnlineParams", "OnlineBatch"}

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.numerics import affine, compute_dtype, matmul, state_dtype
 from seqjax.cell import Cell
 from seqjax.cells.packed import draw_kernels
 from seqjax.fields import check_fields
+from seqjax.gates import name_gate
 from seqjax.initializers import Initializer
+from seqjax.numerics import affine, compute_dtype, matmul, state_dtype
 
 
 class ChoGRUParams(NamedTuple):
@@ -30,7 +31,7 @@ class ChoGRUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class ChoGRU(Cell):
+class ChoGRU(Cell[ChoGRUParams, ChoGRUState]):
     """r_t = σ(W_r x_t + U_r h_{t-1} + b_r)
     z_t = σ(W_z x_t + U_z h_{t-1} + b_z)
     n_t = tanh(W_n x_t + U_n (r_t ⊙ h_{t-1}) + b_n)
@@ -49,6 +50,9 @@ class ChoGRU(Cell):
     which needs one recurrent matmul for a step.
     """
 
+    memory_path = "z"
+    longer_memory = "update_bias=sj.initializers.Chrono({steps})"
+
     features: int
     input_init: Initializer | str = "glorot"
     recurrent_init: Initializer | str = "orthogonal"
@@ -58,7 +62,7 @@ class ChoGRU(Cell):
     update_bias: Initializer | float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
 
     def init(self, key: Array, in_features: int) -> ChoGRUParams:
@@ -83,9 +87,10 @@ class ChoGRU(Cell):
             params.recurrent_kernel, [2 * self.features], axis=1
         )
         recurrent_r, recurrent_z = jnp.split(matmul(state.h, gates_kernel, dtype), 2, axis=-1)
-        reset = jax.nn.sigmoid(input_r + recurrent_r)
-        update = jax.nn.sigmoid(input_z + recurrent_z)
+        reset = name_gate("r", jax.nn.sigmoid(input_r + recurrent_r))
+        update = name_gate("z", jax.nn.sigmoid(input_z + recurrent_z))
         candidate = jnp.tanh(input_n + matmul(reset * state.h, candidate_kernel, dtype))
+        name_gate("n", candidate, "tanh")
         state = ChoGRUState((1 - update) * candidate + update * state.h)
         return state, self.output(params, state, x)
 

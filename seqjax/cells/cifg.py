@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.gates import packed_gates
-from seqjax.numerics import state_dtype
 from seqjax.cells.packed import PackedCell, draw_kernels
+from seqjax.gates import name_gate, packed_gates
 from seqjax.initializers import Initializer
+from seqjax.numerics import state_dtype
 
 
 class CIFGParams(NamedTuple):
@@ -29,7 +29,7 @@ class CIFGState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class CIFG(PackedCell):
+class CIFG(PackedCell[CIFGParams, CIFGState]):
     """f_t = σ(W_f x_t + U_f h_{t-1} + b_f)
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
     o_t = σ(W_o x_t + U_o h_{t-1} + b_o)
@@ -48,6 +48,11 @@ class CIFG(PackedCell):
     Choose it for the memory of an LSTM with three quarters of its weights, and where c must stay
     bounded.
     """
+
+    additive = True
+    saves_gates = True
+    memory_path = "f"
+    longer_memory = "forget_bias=sj.initializers.Chrono({steps})"
 
     features: int
     forget_bias: Initializer | float = 1.0
@@ -74,8 +79,8 @@ class CIFG(PackedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: CIFGState
     ) -> tuple[CIFGState, Array]:
         """c_t and h_t from the packed pre-activations z_t + r_t."""
-        f, g, o = packed_gates(z + r, ("sigmoid", "tanh", "sigmoid"))
+        f, g, o = packed_gates(z + r, f="sigmoid", g="tanh", o="sigmoid")
         c = f * state.c + (1 - f) * g
-        h = o * jnp.tanh(c)
+        h = o * name_gate("tanh(c)", jnp.tanh(c), "tanh")
         state = CIFGState(h, c)
         return state, self.emit(state)

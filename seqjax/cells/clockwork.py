@@ -12,10 +12,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from seqjax import checks
-from seqjax.gates import Activation, activate
-from seqjax.numerics import compute_dtype, state_dtype
 from seqjax.cells.packed import PackedCell
+from seqjax.gates import Activation, activate, name_gate
 from seqjax.initializers import Initializer, ScaledIdentity, SpectralRadius, as_rule, draw
+from seqjax.numerics import compute_dtype, state_dtype
 
 
 class ClockworkParams(NamedTuple):
@@ -34,7 +34,7 @@ class ClockworkState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class ClockworkRNN(PackedCell):
+class ClockworkRNN(PackedCell[ClockworkParams, ClockworkState]):
     """h_{t,i} = φ(x_t W_i + Σ_{j: T_j ≥ T_i} h_{t-1,j} U_{ji} + b_i)  where t mod T_i = 0
     h_{t,i} = h_{t-1,i}                                              elsewhere
     y_t = h_t
@@ -58,6 +58,8 @@ class ClockworkRNN(PackedCell):
     Choose it where the data have known slow and fast rhythms, and gates are too slow.
     """
 
+    additive = True
+
     features: int
     periods: tuple[int, ...] = (1, 2, 4, 8)
     activation: Activation = "tanh"
@@ -68,7 +70,7 @@ class ClockworkRNN(PackedCell):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         super().__post_init__()
         self._check_periods()
         if self.features % len(self.periods):
@@ -84,7 +86,7 @@ class ClockworkRNN(PackedCell):
             )
 
     def _check_periods(self) -> None:
-        """Refuse what are no periods."""
+        """Validate the periods."""
         periods = self.periods
         if (
             not isinstance(periods, tuple)
@@ -151,7 +153,8 @@ class ClockworkRNN(PackedCell):
         shape = z.shape
         T = jnp.broadcast_to(self._unit_periods(), shape)
         ticks = jnp.broadcast_to(state.t[..., None], shape) % T == 0
-        h = jnp.where(ticks, activate(self.activation, z + r), state.h)
+        h = name_gate("φ", activate(self.activation, z + r), self.activation)
+        h = jnp.where(ticks, h, state.h)
         t = (state.t + 1) % math.lcm(*self.periods)
         state = ClockworkState(h, t)
         return state, self.emit(state)

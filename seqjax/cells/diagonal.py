@@ -10,11 +10,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.gates import packed_gates
-from seqjax.numerics import compute_dtype, state_dtype
 from seqjax.cell import Mixing
 from seqjax.cells.packed import PackedCell, Rule, oppose_input_gate
+from seqjax.gates import name_gate, packed_gates
 from seqjax.initializers import Initializer, as_rule, draw_gates
+from seqjax.numerics import compute_dtype, state_dtype
 
 
 class DiagonalLSTMParams(NamedTuple):
@@ -33,7 +33,7 @@ class DiagonalLSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class DiagonalLSTM(PackedCell):
+class DiagonalLSTM(PackedCell[DiagonalLSTMParams, DiagonalLSTMState]):
     """i_t = σ(W_i x_t + u_i ⊙ h_{t-1} + b_i)
     f_t = σ(W_f x_t + u_f ⊙ h_{t-1} + b_f)
     g_t = tanh(W_g x_t + u_g ⊙ h_{t-1} + b_g)
@@ -56,6 +56,11 @@ class DiagonalLSTM(PackedCell):
     in an LSTM, so that Newton's method is cheap: Danieli et al. 2025, "ParaRNN".
     Choose it in stacks, where the weights of a recurrent matrix cost more than they bring.
     """
+
+    additive = True
+    saves_gates = True
+    memory_path = "f"
+    longer_memory = "forget_bias=sj.initializers.Chrono({steps})"
 
     features: int
     forget_bias: Initializer | float = 1.0
@@ -96,9 +101,9 @@ class DiagonalLSTM(PackedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: DiagonalLSTMState
     ) -> tuple[DiagonalLSTMState, Array]:
         """c_t and h_t from the packed pre-activations z_t + r_t."""
-        i, f, g, o = packed_gates(z + r, ("sigmoid", "sigmoid", "tanh", "sigmoid"))
+        i, f, g, o = packed_gates(z + r, i="sigmoid", f="sigmoid", g="tanh", o="sigmoid")
         c = f * state.c + i * g
-        h = o * jnp.tanh(c)
+        h = o * name_gate("tanh(c)", jnp.tanh(c), "tanh")
         state = DiagonalLSTMState(h, c)
         return state, self.emit(state)
 
@@ -118,7 +123,7 @@ class DiagonalGRUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class DiagonalGRU(PackedCell):
+class DiagonalGRU(PackedCell[DiagonalGRUParams, DiagonalGRUState]):
     """r_t = σ(W_r x_t + u_r ⊙ h_{t-1} + b_r)
     z_t = σ(W_z x_t + u_z ⊙ h_{t-1} + b_z)
     n_t = tanh(W_n x_t + b_n + r_t ⊙ u_n ⊙ h_{t-1})
@@ -136,6 +141,9 @@ class DiagonalGRU(PackedCell):
     Danieli et al. 2025, "ParaRNN".
     Choose it where a `DiagonalLSTM` is too large: one state in place of two.
     """
+
+    memory_path = "z"
+    longer_memory = "update_bias=sj.initializers.Chrono({steps})"
 
     features: int
     input_init: Initializer | str = "glorot"
@@ -182,9 +190,9 @@ class DiagonalGRU(PackedCell):
         """h_t from the two packed halves, which meet only inside the gates."""
         input_r, input_z, input_n = jnp.split(z, 3, axis=-1)
         recurrent_r, recurrent_z, recurrent_n = jnp.split(r, 3, axis=-1)
-        reset = jax.nn.sigmoid(input_r + recurrent_r)
-        update = jax.nn.sigmoid(input_z + recurrent_z)
-        candidate = jnp.tanh(input_n + reset * recurrent_n)
+        reset = name_gate("r", jax.nn.sigmoid(input_r + recurrent_r))
+        update = name_gate("z", jax.nn.sigmoid(input_z + recurrent_z))
+        candidate = name_gate("n", jnp.tanh(input_n + reset * recurrent_n), "tanh")
         h = (1 - update) * candidate + update * state.h
         state = DiagonalGRUState(h)
         return state, self.emit(state)

@@ -1,19 +1,19 @@
 """Simple recurrent networks: Elman's, the pre-activation form, and the one that starts at identity."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.gates import Activation, activate, packed_gates
-from seqjax.numerics import add_vector, compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
 from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.fields import check_fields
+from seqjax.gates import STEEPEST, Activation, activate, name_gate, packed_gates
 from seqjax.initializers import Initializer, Normal, ScaledIdentity
+from seqjax.numerics import add_vector, compute_dtype, matmul, state_dtype
 
 
 class ElmanParams(NamedTuple):
@@ -31,7 +31,7 @@ class ElmanState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Elman(PackedCell):
+class Elman(PackedCell[ElmanParams, ElmanState]):
     """h_t = φ(x_t W + h_{t-1} U + b)
     y_t = h_t
 
@@ -48,6 +48,11 @@ class Elman(PackedCell):
     Choose it to learn how recurrence works, and for short memories: it is the smallest and fastest.
     """
 
+    additive = True
+    saves_gates = True
+    memory_path = "1 - α"
+    longer_memory = "a smaller leak"
+
     features: int
     activation: Activation = "tanh"
     input_init: Initializer | str = "glorot"
@@ -58,7 +63,7 @@ class Elman(PackedCell):
     leak: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         super().__post_init__()
         if not checks.is_number(self.leak) or not 0 < self.leak <= 1:
             raise ValueError(f"Elman: leak: expected a share in (0, 1], got {self.leak!r}")
@@ -77,11 +82,17 @@ class Elman(PackedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: ElmanState
     ) -> tuple[ElmanState, Array]:
         """h_t = φ(z_t + r_t), of which a leak lets in its share."""
-        (h,) = packed_gates(z + r, (self.activation,))
+        (h,) = packed_gates(z + r, φ=self.activation)
         if self.leak != 1:
+            name_gate("1 - α", jnp.full_like(h, 1 - float(self.leak)), None)
             h = (1 - float(self.leak)) * state.h + float(self.leak) * h
         state = ElmanState(h)
         return state, self.emit(state)
+
+    def jacobian_bound(self, recurrent_norm: Any) -> Any:
+        """1 - α + α γ‖U‖ ≥ ‖∂h_t/∂h_{t-1}‖, as ∂h_t/∂h_{t-1} = diag(φ') Uᵀ where α = 1."""
+        leak = float(self.leak)
+        return 1 - leak + leak * STEEPEST[self.activation] * recurrent_norm
 
 
 def IRNN(
@@ -129,7 +140,7 @@ class PreActivationState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class PreActivationRNN(GatedCell):
+class PreActivationRNN(GatedCell[PreActivationParams, PreActivationState]):
     """h_t = ψ(x_t V) + φ(h_{t-1}) W - θ
     y_t = φ(h_t)
 
@@ -143,6 +154,8 @@ class PreActivationRNN(GatedCell):
     Choose it to follow derivations of the vanishing gradient to the letter.
     """
 
+    additive = True
+
     features: int
     activation: Activation = "tanh"
     input_activation: Activation = "identity"
@@ -153,7 +166,7 @@ class PreActivationRNN(GatedCell):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
 
     def init(self, key: Array, in_features: int) -> PreActivationParams:
@@ -189,9 +202,14 @@ class PreActivationRNN(GatedCell):
     ) -> tuple[PreActivationState, Array]:
         """h_t = z_t + r_t, y_t = φ(h_t)."""
         h = z + r
+        name_gate("φ", activate(self.activation, h), self.activation)
         state = PreActivationState(h)
         return state, self.emit(state)
 
     def emit(self, state: PreActivationState) -> Array:
         """y_t = φ(h_t)."""
         return activate(self.activation, state.h).astype(compute_dtype(self))
+
+    def jacobian_bound(self, recurrent_norm: Any) -> Any:
+        """γ‖W‖ ≥ ‖∂h_t/∂h_{t-1}‖, as ∂h_t/∂h_{t-1} = Wᵀ diag(φ')."""
+        return STEEPEST[self.activation] * recurrent_norm

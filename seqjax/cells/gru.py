@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.gates import kept, packed_gates
-from seqjax.numerics import add_vector, state_dtype
 from seqjax.cells.packed import PackedCell, draw_kernels
+from seqjax.gates import packed_gates, save_for_backward
 from seqjax.initializers import Initializer, draw
+from seqjax.numerics import add_vector, state_dtype
 
 
 class GRUParams(NamedTuple):
@@ -30,7 +30,7 @@ class GRUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class GRU(PackedCell):
+class GRU(PackedCell[GRUParams, GRUState]):
     """r_t = σ(W_r x_t + U_r h_{t-1} + b_r)
     z_t = σ(W_z x_t + U_z h_{t-1} + b_z)
     n_t = tanh(W_n x_t + b_n + r_t ⊙ (U_n h_{t-1} + c_n))
@@ -45,6 +45,10 @@ class GRU(PackedCell):
     References: Cho et al. 2014; the reset after the matmul: Appleyard, Kočiský, Blunsom 2016.
     Choose it where an LSTM is too large: three gates and one state instead of four and two.
     """
+
+    saves_gates = True
+    memory_path = "z"
+    longer_memory = "update_bias=sj.initializers.Chrono({steps})"
 
     features: int
     input_init: Initializer | str = "glorot"
@@ -85,10 +89,10 @@ class GRU(PackedCell):
     ) -> tuple[GRUState, Array]:
         """h_t from the two packed halves, which meet only inside the gates."""
         added = 2 * self.features
-        recurrent_n = kept(r[..., added:])
-        reset, update = packed_gates(z[..., :added] + r[..., :added], ("sigmoid", "sigmoid"))
+        recurrent_n = save_for_backward(r[..., added:])
+        reset, update = packed_gates(z[..., :added] + r[..., :added], r="sigmoid", z="sigmoid")
         inner = z[..., added:] + reset * add_vector(recurrent_n, gate_params)
-        (candidate,) = packed_gates(inner, ("tanh",))
+        (candidate,) = packed_gates(inner, n="tanh")
         h = (1 - update) * candidate + update * state.h
         state = GRUState(h)
         return state, self.emit(state)

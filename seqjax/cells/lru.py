@@ -10,10 +10,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Complex, Float
 
 from seqjax import checks
-from seqjax.numerics import compute_dtype, matmul, state_dtype
 from seqjax.cell import LinearCell
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, Normal, draw
+from seqjax.numerics import compute_dtype, matmul, state_dtype
 
 
 class LRUParams(NamedTuple):
@@ -36,7 +36,7 @@ class LRUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class LRU(LinearCell):
+class LRU(LinearCell[LRUParams, LRUState]):
     """λ = exp(-exp(ν_log) + i exp(θ_log))
     h_t = λ ⊙ h_{t-1} + exp(γ_log) ⊙ (B x_t)
     y_t = Re(C h_t) + D x_t
@@ -60,6 +60,8 @@ class LRU(LinearCell):
     Choose it for very long sequences, in deep stacks, where what to keep need not depend on the input.
     """
 
+    longer_memory = "an r_min nearer to 1"
+
     features: int
     state_features: int | None = None
     r_min: float = 0.0
@@ -70,7 +72,7 @@ class LRU(LinearCell):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
         if self.state_features is not None:
             checks.positive("LRU: state_features", self.state_features)

@@ -9,11 +9,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.gates import packed_gates
-from seqjax.numerics import compute_dtype, matmul, state_dtype
 from seqjax.cell import GatedCell
 from seqjax.cells.packed import PackedCell, draw_kernels, oppose_input_gate
+from seqjax.gates import name_gate, packed_gates
 from seqjax.initializers import Initializer, draw
+from seqjax.numerics import compute_dtype, matmul, state_dtype
 
 
 class LSTMParams(NamedTuple):
@@ -33,7 +33,7 @@ class LSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class LSTM(PackedCell):
+class LSTM(PackedCell[LSTMParams, LSTMState]):
     """i_t = σ(W_i x_t + U_i h_{t-1} + b_i)
     f_t = σ(W_f x_t + U_f h_{t-1} + b_f)
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
@@ -58,6 +58,11 @@ class LSTM(PackedCell):
     Choose it first: it learns most things well, and every other cell is measured against it.
     """
 
+    additive = True
+    saves_gates = True
+    memory_path = "f"
+    longer_memory = "forget_bias=sj.initializers.Chrono({steps})"
+
     features: int
     forget_bias: Initializer | float = 1.0
     input_init: Initializer | str = "glorot"
@@ -69,7 +74,7 @@ class LSTM(PackedCell):
     projection_init: Initializer | str = "glorot"
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         super().__post_init__()
         if self.projection is not None:
             checks.positive("LSTM: projection", self.projection)
@@ -114,9 +119,9 @@ class LSTM(PackedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: LSTMState
     ) -> tuple[LSTMState, Array]:
         """c_t and h_t from the packed pre-activations z_t + r_t."""
-        i, f, g, o = packed_gates(z + r, ("sigmoid", "sigmoid", "tanh", "sigmoid"))
+        i, f, g, o = packed_gates(z + r, i="sigmoid", f="sigmoid", g="tanh", o="sigmoid")
         c = f * state.c + i * g
-        h = o * jnp.tanh(c)
+        h = o * name_gate("tanh(c)", jnp.tanh(c), "tanh")
         state = LSTMState(h, c)
         return state, self.emit(state)
 

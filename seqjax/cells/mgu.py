@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.numerics import affine, compute_dtype, matmul, state_dtype
 from seqjax.cell import Cell
 from seqjax.cells.packed import draw_kernels
 from seqjax.fields import check_fields
+from seqjax.gates import name_gate
 from seqjax.initializers import Initializer
+from seqjax.numerics import affine, compute_dtype, matmul, state_dtype
 
 
 class MGUParams(NamedTuple):
@@ -30,7 +31,7 @@ class MGUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class MGU(Cell):
+class MGU(Cell[MGUParams, MGUState]):
     """f_t = σ(W_f x_t + U_f h_{t-1} + b_f)
     h̃_t = tanh(W_h x_t + U_h (f_t ⊙ h_{t-1}) + b_h)
     h_t = (1 - f_t) ⊙ h_{t-1} + f_t ⊙ h̃_t
@@ -48,6 +49,9 @@ class MGU(Cell):
     Choose it where a GRU is still too large: two thirds of its weights, and one gate to look at.
     """
 
+    memory_path = "1 - f"
+    longer_memory = "forget_bias=sj.initializers.Chrono({steps}, negated=True)"
+
     features: int
     input_init: Initializer | str = "glorot"
     recurrent_init: Initializer | str = "orthogonal"
@@ -57,7 +61,7 @@ class MGU(Cell):
     forget_bias: Initializer | float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
 
     def init(self, key: Array, in_features: int) -> MGUParams:
@@ -77,8 +81,10 @@ class MGU(Cell):
         projected = affine("MGU: x", x, params.input_kernel, params.bias, dtype)
         input_f, input_h = jnp.split(projected, 2, axis=-1)
         gate_kernel, candidate_kernel = jnp.split(params.recurrent_kernel, 2, axis=1)
-        forget = jax.nn.sigmoid(input_f + matmul(state.h, gate_kernel, dtype))
+        forget = name_gate("f", jax.nn.sigmoid(input_f + matmul(state.h, gate_kernel, dtype)))
+        name_gate("1 - f", 1 - forget, None)
         candidate = jnp.tanh(input_h + matmul(forget * state.h, candidate_kernel, dtype))
+        name_gate("h̃", candidate, "tanh")
         state = MGUState((1 - forget) * state.h + forget * candidate)
         return state, self.output(params, state, x)
 

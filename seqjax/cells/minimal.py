@@ -10,11 +10,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.numerics import affine, compute_dtype, state_dtype
 from seqjax.cell import LinearCell
 from seqjax.cells.packed import oppose_input_gate
 from seqjax.fields import check_fields
+from seqjax.gates import name_gate
 from seqjax.initializers import Initializer, draw_gates
+from seqjax.numerics import affine, compute_dtype, state_dtype
 
 
 class MinGRUParams(NamedTuple):
@@ -31,7 +32,7 @@ class MinGRUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class MinGRU(LinearCell):
+class MinGRU(LinearCell[MinGRUParams, MinGRUState]):
     """z_t = σ(W_z x_t + b_z)
     h̃_t = W_h x_t + b_h
     h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ h̃_t
@@ -46,6 +47,8 @@ class MinGRU(LinearCell):
     Choose it where the recurrence has to be linear and the cell small: it has two matrices and no more.
     """
 
+    longer_memory = "update_bias=sj.initializers.Chrono({steps}, negated=True)"
+
     features: int
     input_init: Initializer | str = "glorot"
     bias_init: Initializer | str = "zeros"
@@ -54,7 +57,7 @@ class MinGRU(LinearCell):
     update_bias: Initializer | float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
 
     def init(self, key: Array, in_features: int) -> MinGRUParams:
@@ -76,7 +79,7 @@ class MinGRU(LinearCell):
             axis=-1,
         )
         # 1 - σ(z) = σ(-z), which keeps its digits where the gate is open.
-        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * candidate
+        return jax.nn.sigmoid(-z), name_gate("z", jax.nn.sigmoid(z)) * candidate
 
     def readout(self, params: MinGRUParams, h: Array, x: Array) -> Array:
         """y_t = h_t."""
@@ -97,7 +100,7 @@ class MinLSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class MinLSTM(LinearCell):
+class MinLSTM(LinearCell[MinLSTMParams, MinLSTMState]):
     """i_t = σ(W_i x_t + b_i)
     f_t = σ(W_f x_t + b_f)
     h̃_t = W_h x_t + b_h
@@ -116,6 +119,8 @@ class MinLSTM(LinearCell):
     Choose it over `MinGRU` where keeping and writing should each see the input in their own way.
     """
 
+    longer_memory = "forget_bias=sj.initializers.Chrono({steps})"
+
     features: int
     forget_bias: Initializer | float = 1.0
     input_init: Initializer | str = "glorot"
@@ -124,7 +129,7 @@ class MinLSTM(LinearCell):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
 
     def init(self, key: Array, in_features: int) -> MinLSTMParams:
@@ -146,6 +151,8 @@ class MinLSTM(LinearCell):
             3,
             axis=-1,
         )
+        name_gate("i", jax.nn.sigmoid(i))
+        name_gate("f", jax.nn.sigmoid(f))
         # f / (f + i) = σ(log f - log i), with log σ(a) = -softplus(-a): where both gates are shut the
         # quotient as it stands is 0 / 0.
         odds = jax.nn.softplus(-i) - jax.nn.softplus(-f)

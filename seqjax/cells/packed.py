@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.numerics import affine, compute_dtype
-from seqjax.cell import GatedCell, Params, State
+from seqjax.cell import GatedCell, P, Params, S, State
 from seqjax.fields import check_fields
 from seqjax.initializers import Chrono, Initializer, draw_gates
+from seqjax.numerics import affine, compute_dtype
 
 Rule = Initializer | str | float
 
 
-class PackedCell(GatedCell):
+class PackedCell(GatedCell[P, S]):
     """z_t = x_t W + b
     r_t = h_{t-1} U
     y_t = h_t
@@ -30,7 +30,7 @@ class PackedCell(GatedCell):
     dtype: Any
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
 
     def project(self, params: Params, x: Array) -> Array:

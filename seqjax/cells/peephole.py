@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.numerics import state_dtype
 from seqjax.cells.packed import PackedCell, draw_kernels, oppose_input_gate
+from seqjax.gates import name_gate
 from seqjax.initializers import Initializer, Normal, draw_gates
+from seqjax.numerics import state_dtype
 
 SMALL = Normal(0.1)
 """How all weights of Greff et al. 2017 start."""
@@ -33,7 +34,7 @@ class PeepholeLSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class PeepholeLSTM(PackedCell):
+class PeepholeLSTM(PackedCell[PeepholeLSTMParams, PeepholeLSTMState]):
     """i_t = σ(W_i x_t + U_i h_{t-1} + p_i ⊙ c_{t-1} + b_i)
     f_t = σ(W_f x_t + U_f h_{t-1} + p_f ⊙ c_{t-1} + b_f)
     g_t = tanh(W_g x_t + U_g h_{t-1} + b_g)
@@ -56,6 +57,10 @@ class PeepholeLSTM(PackedCell):
     Graves 2013, "Generating sequences with recurrent neural networks".
     Choose it where the task is to count steps or to time them exactly.
     """
+
+    additive = True
+    memory_path = "f"
+    longer_memory = "forget_bias=sj.initializers.Chrono({steps})"
 
     features: int
     forget_bias: Initializer | float = 1.0
@@ -99,11 +104,11 @@ class PeepholeLSTM(PackedCell):
         shape = (*state.c.shape[:-1], gate_params.size)
         p = jnp.broadcast_to(gate_params.astype(state.c.dtype), shape)
         p_i, p_f, p_o = jnp.split(p, 3, axis=-1)
-        i = jax.nn.sigmoid(i + p_i * state.c)
-        f = jax.nn.sigmoid(f + p_f * state.c)
-        g = jnp.tanh(g)
+        i = name_gate("i", jax.nn.sigmoid(i + p_i * state.c))
+        f = name_gate("f", jax.nn.sigmoid(f + p_f * state.c))
+        g = name_gate("g", jnp.tanh(g), "tanh")
         c = f * state.c + i * g
-        o = jax.nn.sigmoid(o + p_o * c)
-        h = o * jnp.tanh(c)
+        o = name_gate("o", jax.nn.sigmoid(o + p_o * c))
+        h = o * name_gate("tanh(c)", jnp.tanh(c), "tanh")
         state = PeepholeLSTMState(h, c)
         return state, self.emit(state)

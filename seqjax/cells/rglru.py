@@ -9,10 +9,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.numerics import affine, compute_dtype, state_dtype
 from seqjax.cell import LinearCell
 from seqjax.fields import check_fields
+from seqjax.gates import name_gate
 from seqjax.initializers import Initializer, draw_gates
+from seqjax.numerics import affine, compute_dtype, state_dtype
 
 SHARPNESS = 8.0
 """c, as in the paper: it spreads a_t over more of (0, 1) than σ(Λ) alone would."""
@@ -33,7 +34,7 @@ class RGLRUState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class RGLRU(LinearCell):
+class RGLRU(LinearCell[RGLRUParams, RGLRUState]):
     """r_t = σ(W_a x_t + b_a)
     i_t = σ(W_x x_t + b_x)
     log a_t = -c softplus(-Λ) ⊙ r_t, which is a_t = a^{c r_t} with a = σ(Λ) and c = 8
@@ -52,6 +53,8 @@ class RGLRU(LinearCell):
     Choose it for long sequences, in deep stacks, where the input should say what to keep.
     """
 
+    longer_memory = "a decay_min nearer to 1"
+
     features: int
     decay_min: float = 0.9
     decay_max: float = 0.999
@@ -61,7 +64,7 @@ class RGLRU(LinearCell):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
         checks.finite("RGLRU: decay_min", self.decay_min)
         checks.finite("RGLRU: decay_max", self.decay_max)
@@ -106,7 +109,7 @@ class RGLRU(LinearCell):
             2,
             axis=-1,
         )
-        r, i = jax.nn.sigmoid(r), jax.nn.sigmoid(i)
+        r, i = name_gate("r", jax.nn.sigmoid(r)), name_gate("i", jax.nn.sigmoid(i))
         rate = SHARPNESS * jax.nn.softplus(-params.decay_logit.astype(wide))
         log_a = -jnp.broadcast_to(rate, r.shape) * r
         # 1 - a² by expm1: a itself rounds to 1 where the unit keeps for long.

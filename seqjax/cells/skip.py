@@ -9,12 +9,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.gates import Activation, activate
-from seqjax.numerics import affine, compute_dtype, state_dtype
 from seqjax.cell import GatedCell
 from seqjax.cells.packed import draw_kernels
 from seqjax.fields import check_fields
+from seqjax.gates import Activation, activate, name_gate
 from seqjax.initializers import Initializer, draw
+from seqjax.numerics import affine, compute_dtype, state_dtype
 
 
 class SkipRNNParams(NamedTuple):
@@ -33,7 +33,7 @@ class SkipRNNState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class SkipRNN(GatedCell):
+class SkipRNN(GatedCell[SkipRNNParams, SkipRNNState]):
     """h_t = φ(x_t W + h_{t-1} U + h_{t-k} V + b)
     y_t = h_t
 
@@ -53,6 +53,8 @@ class SkipRNN(GatedCell):
     slow.
     """
 
+    additive = True
+
     features: int
     skip: int
     activation: Activation = "tanh"
@@ -63,7 +65,7 @@ class SkipRNN(GatedCell):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         check_fields(self)
         if self.skip == 0:
             raise ValueError(
@@ -102,7 +104,7 @@ class SkipRNN(GatedCell):
         self, gate_params: tuple[()], z: Array, r: Array, state: SkipRNNState
     ) -> tuple[SkipRNNState, Array]:
         """h_t = φ(z_t + r_t), which takes the place of h_{t-k}."""
-        h = activate(self.activation, z + r)
+        h = name_gate("φ", activate(self.activation, z + r), self.activation)
         last = jnp.concatenate([state.h[..., 1:, :], h[..., None, :]], axis=-2)
         state = SkipRNNState(last)
         return state, self.emit(state)

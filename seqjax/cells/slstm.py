@@ -9,10 +9,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.numerics import compute_dtype, state_dtype
 from seqjax.cell import Mixing
 from seqjax.cells.packed import PackedCell
+from seqjax.gates import name_gate
 from seqjax.initializers import Initializer, draw, draw_gates
+from seqjax.numerics import compute_dtype, state_dtype
 
 ForgetGate = Literal["sigmoid", "exp"]
 
@@ -38,7 +39,7 @@ class SLSTMState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class SLSTM(PackedCell):
+class SLSTM(PackedCell[SLSTMParams, SLSTMState]):
     """i_t = exp(W_i x_t + R_i h_{t-1} + b_i)
     f_t = σ(W_f x_t + R_f h_{t-1} + b_f), or exp of the same
     z_t = tanh(W_z x_t + R_z h_{t-1} + b_z)
@@ -75,6 +76,10 @@ class SLSTM(PackedCell):
     mix, as tracking a state asks.
     """
 
+    additive = True
+    memory_path = "1 - i'/n"
+    longer_memory = "a higher forget_bias"
+
     features: int
     heads: int = 1
     forget_gate: ForgetGate = "sigmoid"
@@ -86,7 +91,7 @@ class SLSTM(PackedCell):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         super().__post_init__()
         checks.one_of("SLSTM: forget_gate", self.forget_gate, tuple(FORGET_BIAS))
         checks.positive("SLSTM: heads", self.heads)
@@ -139,14 +144,18 @@ class SLSTM(PackedCell):
     ) -> tuple[SLSTMState, Array]:
         """The state after from the packed pre-activations; log i and log f are never exponentiated."""
         log_i, f, z, o = jnp.split(z + r, 4, axis=-1)
+        if self.forget_gate == "sigmoid":
+            name_gate("f", jax.nn.sigmoid(f))
         log_f = jax.nn.log_sigmoid(f) if self.forget_gate == "sigmoid" else f
-        z, o = jnp.tanh(z), jax.nn.sigmoid(o)
-        # Of an empty memory nothing is left to decay: else m could be set by it, and i' underflow.
+        z, o = name_gate("z", jnp.tanh(z), "tanh"), name_gate("o", jax.nn.sigmoid(o))
+        # An empty memory does not decay: otherwise it could set m, and i' underflow.
         decay = jnp.where(state.n > 0, log_f + state.m, -jnp.inf)
         m = jnp.maximum(decay, log_i)
         i, f = jnp.exp(log_i - m), jnp.exp(decay - m)
         c = f * state.c + i * z
         n = f * state.n + i
+        # In h = c / n a step keeps the share f' n_{t-1} / n_t, and f' n_{t-1} = n_t - i'.
+        name_gate("1 - i'/n", 1 - i / n, None)
         h = o * c / n
         state = SLSTMState(h, c, n, m)
         return state, self.emit(state)

@@ -9,11 +9,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.gates import Activation, activate
-from seqjax.numerics import affine, compute_dtype, state_dtype
 from seqjax.cell import Cell
 from seqjax.fields import check_fields
+from seqjax.gates import Activation, activate
 from seqjax.initializers import Initializer, draw
+from seqjax.numerics import affine, compute_dtype, state_dtype
 
 
 class TimeDelayParams(NamedTuple):
@@ -30,7 +30,7 @@ class TimeDelayState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class TimeDelay(Cell):
+class TimeDelay(Cell[TimeDelayParams, TimeDelayState]):
     """y_t = φ([x_{t-window+1}, …, x_t] W + b)
 
     A network that is fed forward alone, slid over the sequence: what lies `window` steps back is lost
@@ -63,7 +63,7 @@ class TimeDelay(Cell):
     dtype: DTypeLike | None = None
 
     def __post_init__(self) -> None:
-        """Refuse hyperparameters that make no cell."""
+        """Validate hyperparameters."""
         checks.positive("TimeDelay: window", self.window)
         check_fields(self)
 

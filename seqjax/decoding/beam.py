@@ -12,9 +12,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from seqjax import checks
-from seqjax.numerics import accumulator, where_rows
 from seqjax.cell import State
 from seqjax.decoding.decode import Generative, as_prompt
+from seqjax.numerics import accumulator, where_rows
 
 PENALTIES = ("wu", "length")
 

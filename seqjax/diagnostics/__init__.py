@@ -8,7 +8,6 @@ from seqjax.diagnostics.exponents import Lyapunov as Lyapunov
 from seqjax.diagnostics.exponents import lyapunov as lyapunov
 from seqjax.diagnostics.gate_counts import Saturation as Saturation
 from seqjax.diagnostics.gate_counts import saturation as saturation
-from seqjax.diagnostics.gates import Gates as Gates
 from seqjax.diagnostics.matrices import Spectrum as Spectrum
 from seqjax.diagnostics.matrices import spectrum as spectrum
 from seqjax.diagnostics.products import Jacobians as Jacobians

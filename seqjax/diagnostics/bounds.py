@@ -1,6 +1,5 @@
 """The bound on how fast a gradient can grow, and must vanish, in a simple network."""
 
-import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,15 +8,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.gates import Activation
-from seqjax.numerics import accumulator
-from seqjax.cell import Cell, Params
-from seqjax.cells.elman import Elman, PreActivationRNN
-from seqjax.diagnostics.layers import leaves
+from seqjax.cell import Cell, Params, leaves
 from seqjax.diagnostics.refusals import check_alone
-
-STEEPEST: dict[Activation, float] = {"tanh": 1.0, "sigmoid": 0.25, "relu": 1.0, "identity": 1.0}
-"""γ = sup |φ'|."""
+from seqjax.numerics import accumulator
 
 
 def factor(cell: Cell, params: Params) -> Float[Array, ""] | None:
@@ -59,13 +52,10 @@ def bound(cell: Cell, params: Params, lags: ArrayLike) -> Float[Array, " lags"] 
 def factor_of(cell: Cell, params: Params, norm: np.floating | None = None) -> Any:
     """`factor` of params that are those of the cell; `norm` is ‖U‖ where that is known, of NumPy."""
     found = leaves(cell, params)
-    steepness = _steepness(found[0].cell) if len(found) == 1 and found[0].plain else None
-    if steepness is None:
+    if len(found) != 1 or not found[0].plain or found[0].cell.jacobian_bound(1.0) is None:
         return None
-    U = found[0].params.recurrent_kernel
-    known = _spectral_norm(U) if norm is None else norm
-    leak, steepest = steepness
-    return 1 - leak + leak * steepest * known
+    known = _spectral_norm(found[0].params.recurrent_kernel) if norm is None else norm
+    return found[0].cell.jacobian_bound(known)
 
 
 def bound_of(
@@ -75,22 +65,6 @@ def bound_of(
     base = factor_of(cell, params, norm)
     with np.errstate(over="ignore", under="ignore"):  # as of JAX: ∞ and 0
         return None if base is None else base ** lags.astype(base.dtype)
-
-
-@functools.singledispatch
-def _steepness(cell: Cell) -> tuple[float, float] | None:
-    """The leak, 1 where there is none, and γ, of a cell that has such a bound."""
-    return None
-
-
-@_steepness.register
-def _(cell: Elman) -> tuple[float, float]:
-    return float(cell.leak), STEEPEST[cell.activation]
-
-
-@_steepness.register
-def _(cell: PreActivationRNN) -> tuple[float, float]:
-    return 1.0, STEEPEST[cell.activation]
 
 
 def _spectral_norm(matrix: Array) -> Float[Array, ""]:

@@ -10,11 +10,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from seqjax import checks
-from seqjax.numerics import one_by_one
+from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics.products import orthonormal
 from seqjax.diagnostics.trajectory import Trajectory, check_finite, evenly, step_vector, walk
-from seqjax._tree import to_vector
+from seqjax.numerics import one_by_one
 
 LEADING = 4
 """How many exponents are computed by default."""

@@ -12,9 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from seqjax import checks
-from seqjax.cell import Cell, Layered, Params, State
-from seqjax.diagnostics.gates import gates
-from seqjax.diagnostics.layers import label, leaves
+from seqjax.cell import Cell, Params, State, gates_of, leaves, run_layers
 from seqjax.diagnostics.trajectory import check_finite, check_some, evenly, walk
 from seqjax.plan import Plan
 
@@ -88,8 +86,8 @@ def saturation(
     """The share of gate values below 0.1 and above 0.9, and of tanh values beyond ±0.9.
 
     Arguments as in `sj.unroll`; rows: at most so many rows of the batch. Every cell of the library that
-    has gates shows them, in wrappers and stacks too; a cell of one's own shows none, unless
-    `seqjax.diagnostics.gates.gates` has a rule for it (`gates.register`).
+    has gates shows them, in wrappers and stacks too; a user-defined cell shows the values that it names
+    with `sj.name_gate`.
 
     Raises a ValueError for a cell that is not causal, states that are not finite, a size below 1, an xs
     without steps or rows, and what `sj.unroll` refuses.
@@ -116,8 +114,6 @@ def told(cell: Cell, params: Params, watched: Any) -> Saturation:
     """`saturation` from what `watch` gave."""
     watched = jax.device_get(watched)
     names = [leaf.name for leaf in leaves(cell, params)]
-    if len(names) != len(watched):  # a layered cell of one's own, whose layers have no names
-        names = [f"layers[{i}]" for i in range(len(watched))]
     values: list[Values] = []
     memories: list[Memory] = []
     for name, (of_gates, of_units, keep) in zip(names, watched, strict=True):
@@ -127,6 +123,11 @@ def told(cell: Cell, params: Params, watched: Any) -> Saturation:
             mean, log = (float(np.mean(part)) for part in keep)
             memories.append(Memory(name, mean, math.log(2) / -log if log < 0 else math.inf))
     return Saturation(tuple(values), tuple(memories))
+
+
+def label(layer: str, what: str) -> str:
+    """Name a value, and its layer if there are several."""
+    return f"{layer} {what}" if layer else what
 
 
 def _values(name: str, gate: bool, histogram: np.ndarray, mean: np.ndarray) -> Values:
@@ -145,26 +146,28 @@ def watch(cell, params, start, xs):
     found: list[Any] = []
 
     def run(cell: Cell, params: Params, state: State, xs: Array, plan: Plan) -> tuple[State, Array]:
-        if isinstance(cell, Layered):
-            return cell.unroll_with(run, params, state, xs, plan)
-
         def body(state, x):
             after, y = cell.step(params, state, x)
             return after, (state, y)
 
         after, (before, ys) = lax.scan(body, state, xs, reverse=plan.reverse)
-        shown = gates(cell, params, before, xs)
-        keep = shown.keep
-        if keep is not None:
-            # A gate that is shut to the last bit is as good as shut: its logarithm has to count.
+        shown = gates_of(cell, params, before, xs)
+        keep = None
+        if cell.memory_path in shown:
+            keep = shown[cell.memory_path].value
+            # The logarithm of a gate that is shut to the last bit has to count.
             tiny = jnp.finfo(keep.dtype).tiny
             keep = _means(keep), _means(jnp.log(jnp.maximum(keep, tiny)))
-        of_gates = {n: (_histogram(v, 0.0), _means(v)) for n, v in shown.gates.items()}
-        of_units = {n: (_histogram(v, -1.0), _means(v)) for n, v in shown.units.items()}
+        of = lambda activation, low: {
+            name: (_histogram(gate.value, low), _means(gate.value))
+            for name, gate in shown.items()
+            if gate.activation == activation
+        }
+        of_gates, of_units = of("sigmoid", 0.0), of("tanh", -1.0)
         found.append((of_gates, of_units, keep))
         return after, ys
 
-    run(cell, params, start, xs, Plan(None, None, None, False))
+    run_layers(run, cell, params, start, xs)
     return found
 
 

@@ -3,35 +3,16 @@
 import math
 from typing import Any
 
-from seqjax.cell import Cell, Params
+from seqjax.cell import Cell, Params, leaves
 from seqjax.diagnostics.gate_counts import Saturation, Values
-from seqjax.diagnostics.layers import leaves
 from seqjax.diagnostics.sentences import MOSTLY, SHORT, Sentence, percent
 
 CALLED = {"f": "forget", "i": "input", "o": "output", "z": "update", "r": "reset"}
 
-KEEPS_LONGER = {
-    "LSTM": "forget_bias=sj.initializers.Chrono({steps})",
-    "PeepholeLSTM": "forget_bias=sj.initializers.Chrono({steps})",
-    "CIFG": "forget_bias=sj.initializers.Chrono({steps})",
-    "DiagonalLSTM": "forget_bias=sj.initializers.Chrono({steps})",
-    "MinLSTM": "forget_bias=sj.initializers.Chrono({steps})",
-    "SLSTM": "a higher forget_bias",
-    "GRU": "update_bias=sj.initializers.Chrono({steps})",
-    "ChoGRU": "update_bias=sj.initializers.Chrono({steps})",
-    "DiagonalGRU": "update_bias=sj.initializers.Chrono({steps})",
-    "MGU": "forget_bias=sj.initializers.Chrono({steps}, negated=True)",
-    "MinGRU": "update_bias=sj.initializers.Chrono({steps}, negated=True)",
-    "RGLRU": "a decay_min nearer to 1",
-    "LRU": "an r_min nearer to 1",
-    "Elman": "a smaller leak",
-}
-"""The argument with which each cell starts by keeping its memory longer."""
-
 
 def of_the_memories(found: Saturation, cell: Cell, params: Params, steps: int) -> list[Sentence]:
     """How long each layer's gates keep."""
-    kinds = {leaf.name: type(leaf.cell).__name__ for leaf in leaves(cell, params)}
+    advised = {leaf.name: leaf.cell.longer_memory for leaf in leaves(cell, params)}
     sentences = []
     for memory in found.memories:
         of_layer = [v for v in found.values if _layer(v) == memory.name]
@@ -47,7 +28,7 @@ def of_the_memories(found: Saturation, cell: Cell, params: Params, steps: int) -
         else:
             text += f"; by them alone half of a memory is left after {memory.half_life:.2g} steps."
         short = steps > 1 and memory.half_life < SHORT * steps
-        advice = KEEPS_LONGER.get(kinds.get(memory.name, "")) if short else None
+        advice = advised[memory.name] if short else None
         sentences.append(Sentence(text, numbers, advice and advice.format(steps=steps)))
     return sentences
 

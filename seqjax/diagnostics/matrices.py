@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from seqjax.numerics import accumulator
-from seqjax.cell import Cell, Params, as_gated
-from seqjax.diagnostics.layers import label, leaves
+from seqjax.cell import Cell, Params, as_gated, leaves
+from seqjax.diagnostics.gate_counts import label
 from seqjax.diagnostics.refusals import check_alone
 from seqjax.diagnostics.trajectory import not_finite
 from seqjax.initializers import spectral_radius
+from seqjax.numerics import accumulator
 
 SQUARINGS = 22
 """Products of matrices alone find a radius in a quarter of what a solver of eigenvalues takes. The error

@@ -12,12 +12,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
 from seqjax import checks
-from seqjax.numerics import one_by_one
+from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics.bounds import bound_of
 from seqjax.diagnostics.norms import norm
 from seqjax.diagnostics.trajectory import Trajectory, check_finite, evenly, step_vector, walk
-from seqjax._tree import to_vector
+from seqjax.numerics import one_by_one
 
 FULL_STATE = 64
 """Entries of a row's state up to which the product of Jacobians is taken whole by default."""

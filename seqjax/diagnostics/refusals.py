@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from seqjax.cell import Cell, Params
-from seqjax.engines.refusals import check_cell, named, params_of
+from seqjax.engines.validate import check_cell, named, params_of
 
 
 def check_alone(name: str, cell: Cell, params: Params) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params
 from seqjax.diagnostics.by_lag import Flow, chosen
 from seqjax.diagnostics.norms import norm
@@ -27,7 +28,6 @@ from seqjax.diagnostics.terms import (
     start_of,
 )
 from seqjax.diagnostics.trajectory import Trajectory, step_vector
-from seqjax._tree import to_vector
 
 ROWS = 4
 """How many rows of the batch are looked at."""

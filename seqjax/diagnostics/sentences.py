@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqjax.cell import Cell, Params
+from seqjax.cell import Cell, Params, leaves
 from seqjax.diagnostics.by_lag import Flow
 from seqjax.diagnostics.exponents import Lyapunov
 from seqjax.diagnostics.gate_counts import Saturation
-from seqjax.diagnostics.layers import leaves
 from seqjax.diagnostics.matrices import Spectrum
 from seqjax.diagnostics.products import Jacobians
 from seqjax.diagnostics.trajectory import NonFinite, Trajectory, not_finite

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from seqjax.numerics import where_rows
+from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics.norms import dots, norm, norms, widened
 from seqjax.diagnostics.trajectory import Trajectory, as_rows, step_vector
-from seqjax._tree import to_vector
+from seqjax.numerics import where_rows
 
 
 class Followed(NamedTuple):

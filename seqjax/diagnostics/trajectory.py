@@ -11,10 +11,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.cell import Cell, Params, State
 from seqjax._tree import from_vector, to_vector
+from seqjax.cell import Cell, Params, State
 from seqjax.engines.driver import starting_state
-from seqjax.engines.refusals import check_cell, check_params, check_shapes, check_step, named
+from seqjax.engines.validate import check_cell, check_params, check_shapes, check_step, named
 
 
 class Trajectory(NamedTuple):

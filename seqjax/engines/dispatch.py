@@ -1,7 +1,6 @@
-"""The engines, which of them a cell gets, and what reverse mode keeps of a run."""
+"""Dispatch: which engine runs a cell, and what reverse mode keeps of a run."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,35 +9,38 @@ import numpy as np
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.numerics import where_rows
-from seqjax.cell import Cell, GatedCell, Layered, Params, State, as_gated
-from seqjax.plan import Plan
+from seqjax.cell import Cell, GatedCell, Layered, Params, RunCell, State, as_gated, run_children
 from seqjax.engines.chunked import chunked, chunked_keeping_states
-from seqjax.engines.refusals import check_step
-from seqjax.engines.rules import rule_of
-from seqjax.engines.scan import scan, scan_keeping_states
-from seqjax.engines.segments import is_segmented, segment_length, segmented
+from seqjax.engines.scan import (
+    is_segmented,
+    scan,
+    scan_keeping_states,
+    segment_length,
+    segmented,
+)
 from seqjax.engines.tuned import tuned
+from seqjax.engines.validate import check_step
+from seqjax.numerics import where_rows
+from seqjax.plan import Plan
 
-Engine = Callable[[Cell, Params, State, Array, Plan], tuple[State, Array]]
 Remat = str | int | None
 
-ENGINES: dict[str, Engine] = {"scan": scan, "chunked": chunked}
+ENGINES: dict[str, RunCell] = {"scan": scan, "chunked": chunked}
 REMATS = ("auto", None, "state", "sqrt")
 WITHIN = "within a segment"
-"""The `remat` of what runs inside a segment: its own steps are kept in the cheapest way."""
+"""The `remat` inside a segment: keep what makes the steps of the segment cheapest."""
 
 
 class Choice(NamedTuple):
-    """The engine for one cell by name, the function that it is, and the sentence that says why."""
+    """The engine for one cell: its name, its function, and the reason in words."""
 
     engine: str
-    run: Engine
+    run: RunCell
     reason: str
 
 
 def check_options(engine: str, remat: Remat, reverse: bool = False) -> None:
-    """Refuse what is no engine, what is no way to keep less, and what is no direction."""
+    """Validate engine, remat and reverse."""
     checks.one_of("unroll: reverse", reverse, (False, True))
     checks.one_of("unroll: engine", engine, ("auto", *ENGINES))
     steps = isinstance(remat, int | np.integer) and not isinstance(remat, bool) and remat >= 1
@@ -52,38 +54,28 @@ def check_options(engine: str, remat: Remat, reverse: bool = False) -> None:
 def run_cell(
     cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, engine: str, remat: Remat
 ) -> tuple[State, Array]:
-    """One cell through all time: in segments where that is asked, layer by layer, a leaf by its engine.
+    """Run a cell over all time: in segments if `remat` says so, layer by layer, a leaf by its engine.
 
-    What reads the future, as both directions do, has no segments; the cells inside it have.
+    A cell that reads the future, such as `sj.Bidirectional`, is not cut into segments; the cells inside
+    it are. Outputs at padding are zero.
     """
-    if not is_segmented(remat) or not cell.causal:
-        return run_layers(cell, params, state, xs, plan, engine=engine, remat=remat)
-    run = functools.partial(run_layers, engine=engine, remat=WITHIN)
-    length = segment_length(remat, xs.shape[0])
-    return segmented(run, cell, params, state, xs, plan, length)
-
-
-def run_layers(
-    cell: Cell, params: Params, state: State, xs: Array, plan: Plan, *, engine: str, remat: Remat
-) -> tuple[State, Array]:
-    """A layered cell layer by layer, a leaf with its engine; outputs at padding are zero."""
+    if is_segmented(remat) and cell.causal:
+        run = functools.partial(run_cell, engine=engine, remat=WITHIN)
+        return segmented(run, cell, params, state, xs, plan, segment_length(remat, xs.shape[0]))
     if isinstance(cell, Layered):
-        run = functools.partial(run_cell, engine=engine, remat=remat)
+        run = run_children(functools.partial(run_cell, engine=engine, remat=remat))
         state, ys = cell.unroll_with(run, params, state, xs, plan)
     else:
         check_step(cell, params, state, xs)
-        state, ys = choose(cell, params, state, xs, engine, remat).run(
-            cell, params, state, xs, plan
-        )
-    if plan.real is not None:
-        ys = where_rows(plan.real, ys, jnp.zeros_like(ys))
+        run = choose(cell, engine, remat).run
+        state, ys = run(cell, params, state, xs, plan)
+    if plan.valid is not None:
+        ys = where_rows(plan.valid, ys, jnp.zeros_like(ys))
     return state, ys
 
 
-def choose(
-    cell: Cell, params: Params, state: State, xs: Array, engine: str, remat: Remat
-) -> Choice:
-    """The engine that runs a leaf cell under the `engine` and `remat` that were asked for.
+def choose(cell: Cell, engine: str, remat: Remat) -> Choice:
+    """Choose the engine of a leaf cell under the arguments `engine` and `remat` of `unroll`.
 
     Raises a ValueError for an engine that cannot run the cell.
     """
@@ -96,30 +88,30 @@ def choose(
     if engine != "auto":
         keeping_states = {"scan": scan_keeping_states, "chunked": chunked_keeping_states}
         of_states = remat == "state" or (engine == "chunked" and remat == WITHIN)
-        return Choice(engine, (keeping_states if of_states else ENGINES)[engine], "asked for")
+        return Choice(engine, (keeping_states if of_states else ENGINES)[engine], "as requested")
     if remat is None:
-        return Choice("scan", scan, "the plain scan, as remat=None keeps what autodiff keeps")
+        return Choice("scan", scan, "the plain scan: remat=None keeps all residuals of autodiff")
     if remat == "auto":
-        return _fastest(gated, params, state, xs)
+        return _fastest(gated)
     if gated is not None:
-        reason = "a gated cell, whose gates follow from its states"
+        reason = "a gated cell: the gates are recomputed from the states"
         return Choice("chunked", chunked_keeping_states, reason)
     if remat == "state":
-        return Choice("scan", scan_keeping_states, "not gated: each step is computed once more")
-    return Choice("scan", scan, "not gated: autodiff keeps what it needs of one segment")
+        return Choice("scan", scan_keeping_states, "not gated: each step is recomputed")
+    return Choice("scan", scan, "not gated: autodiff keeps the residuals of one segment")
 
 
-def _fastest(gated: GatedCell | None, params: Params, state: State, xs: Array) -> Choice:
-    """By what was measured on this backend, where nothing asks for less memory."""
+def _fastest(gated: GatedCell | None) -> Choice:
+    """Choose by the measurements on this backend."""
     if gated is None:
         return Choice("scan", scan, "the plain scan: not a gated cell")
     backend = jax.default_backend()
     if tuned().engine != "chunked":
         return Choice(
-            "scan", scan, f"the plain scan: nothing was measured to be faster on {backend}"
+            "scan", scan, f"the plain scan: no engine was measured to be faster on {backend}"
         )
-    if not rule_of(gated, params, state, xs).keeps:
-        return Choice("scan", scan, "the plain scan: its gates do not say what is worth keeping")
+    if not gated.saves_gates:
+        return Choice("scan", scan, "the plain scan: the cell marks no residuals (saves_gates)")
     return Choice(
         "chunked", chunked, f"a gated cell: measured to be faster than the scan on {backend}"
     )

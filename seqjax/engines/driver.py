@@ -1,4 +1,4 @@
-"""The driver: arguments become one plan, each inner cell gets its engine, all layers are run."""
+"""The driver: `unroll` turns its arguments into one plan and runs the cell."""
 
 import contextlib
 import functools
@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from seqjax import checks
-from seqjax.numerics import where_rows
-from seqjax.cell import Cell, Params, State, noise_only
-from seqjax.plan import Plan
+from seqjax.cell import Cell, P, Params, S, State, fresh_memory
 from seqjax.engines.dispatch import Remat, check_options, run_cell
-from seqjax.engines.refusals import as_arrays, check_batch, check_cell, check_params, check_shapes
+from seqjax.engines.validate import as_arrays, check_batch, check_cell, check_params, check_shapes
+from seqjax.numerics import where_rows
+from seqjax.plan import Plan, length_mask
 
 
 class UnrollInfo(NamedTuple):
@@ -30,10 +30,10 @@ class UnrollInfo(NamedTuple):
 
 
 def unroll(
-    cell: Cell,
-    params: Params,
+    cell: Cell[P, S],
+    params: P,
     xs: ArrayLike,
-    state: State = None,
+    state: S | None = None,
     *,
     key: Key[Array, ""] | None = None,
     lengths: ArrayLike | Sequence[int] | None = None,
@@ -41,7 +41,7 @@ def unroll(
     reverse: bool = False,
     engine: str = "auto",
     remat: Remat = "auto",
-) -> tuple[State, Array]:
+) -> tuple[S, Array]:
     """s_t, y_t = step(params, s_{t-1}, x_t) for t = 1 … T; gives (s_T, y_{1…T}).
 
     cell: any `Cell`; static, so equal cells with equal shapes are traced and compiled once.
@@ -88,8 +88,8 @@ def unroll(
 
 
 def unroll_with_info(
-    cell: Cell, params: Params, xs: ArrayLike, state: State = None, **options: Any
-) -> tuple[State, Array, UnrollInfo]:
+    cell: Cell[P, S], params: P, xs: ArrayLike, state: S | None = None, **options: Any
+) -> tuple[S, Array, UnrollInfo]:
     """`unroll`, and an `UnrollInfo` that says how the engine fared.
 
     Every engine here is exact in one sweep, so iterations is 1 and residual is 0.
@@ -114,15 +114,22 @@ def prepare(
     resets: Array | None,
     reverse: bool,
 ) -> tuple[State, Array, Plan]:
-    """The state before the first step, the inputs without what the padding holds, and the plan."""
+    """Return the state before the first step, the inputs with zeros at padding, and the plan.
+
+    This is the one place where the arguments of a run become masks, a fresh state and a direction.
+    """
     batch_shape = check_shapes(xs, lengths, resets)
     check_params(cell, params, xs)
     state = starting_state(cell, params, state, batch_shape, key)
-    plan = make_plan(cell, params, state, xs, lengths, resets, reverse)
-    if plan.real is not None:
-        # Before anything touches it: masking only the state leaves 0 · NaN in the gradient.
-        xs = where_rows(plan.real, xs, jnp.zeros_like(xs))
-    return state, xs, plan
+    valid, fresh = None, None
+    if lengths is not None:
+        valid = length_mask(lengths, xs.shape[0])
+        # Before anything touches xs: masking only the state leaves 0 · NaN in the gradient.
+        xs = where_rows(valid, xs, jnp.zeros_like(xs))
+    if resets is not None:
+        resets = resets if valid is None else resets & valid
+        fresh = fresh_memory(cell, params, state, batch_shape)
+    return state, xs, Plan(valid, resets, fresh, reverse)
 
 
 def starting_state(
@@ -132,50 +139,20 @@ def starting_state(
     batch_shape: tuple[int, ...],
     key: Key[Array, ""] | None,
 ) -> State:
-    """The state before the first step, its noise drawn with `key` where one is given."""
+    """Return the state before the first step, with its noise drawn from `key` if there is one."""
     if state is None:
         state = cell.initial_state(params, batch_shape, key=key)
         check_batch(cell, state, batch_shape)
         return state
-    expected = jax.eval_shape(lambda p: cell.initial_state(p, batch_shape, key=_any_key()), params)
+    any_key = jax.random.key(0)
+    expected = jax.eval_shape(lambda p: cell.initial_state(p, batch_shape, key=any_key), params)
     checks.same_tree("unroll: state", state, expected, f"{cell!r}.initial_state")
     return state if key is None else cell.redraw(state, key)
 
 
-def make_plan(
-    cell: Cell,
-    params: Params,
-    state: State,
-    xs: Array,
-    lengths: Array | None,
-    resets: Array | None,
-    reverse: bool,
-) -> Plan:
-    """`lengths`, `resets` and `reverse` as masks, a fresh state and a direction."""
-    time, batch_shape = xs.shape[0], xs.shape[1:-1]
-    real, fresh = None, None
-    if lengths is not None:
-        steps = jnp.arange(time).reshape(time, *(1,) * len(batch_shape))
-        shape = (time, *batch_shape)
-        # Cut before it is cast, since a length of 2³² would wrap; and as wide as the steps.
-        most = min(time, int(jnp.iinfo(lengths.dtype).max))
-        lengths = jnp.minimum(lengths, jnp.asarray(most, lengths.dtype)).astype(steps.dtype)
-        real = jnp.broadcast_to(steps, shape) < jnp.broadcast_to(lengths[None], shape)
-    if resets is not None:
-        resets = resets if real is None else resets & real
-        # Noise is drawn with any key at all and thrown away: a cut keeps the noise of the run.
-        fresh = cell.initial_state(params, batch_shape, key=_any_key())
-        fresh = jax.tree.map(lambda n, f: None if n else f, noise_only(cell, state), fresh)
-    return Plan(real=real, resets=resets, fresh=fresh, reverse=reverse)
-
-
-def _any_key() -> Array:
-    return jax.random.key(0)
-
-
 @contextlib.contextmanager
 def forward_mode_explained() -> Iterator[None]:
-    """JAX's refusal of forward mode, with what to do. (Under a `jit` of one's own it stays JAX's.)"""
+    """Replace JAX's error about forward mode by one that says what to do (not under an outer `jit`)."""
     try:
         yield
     except TypeError as error:

@@ -7,15 +7,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.cell import Cell, Layered, Params, State, as_gated, as_linear
+from seqjax.cell import Cell, Params, State, as_gated, as_linear, run_layers
+from seqjax.engines.dispatch import Remat, check_options, choose
+from seqjax.engines.validate import check_cell, check_params, check_shapes, check_step, named
 from seqjax.plan import Plan
-from seqjax.engines import dispatch as engines
-from seqjax.engines.dispatch import Remat
-from seqjax.engines.refusals import check_cell, check_params, check_shapes, check_step, named
 
 
 class LayerExplanation(NamedTuple):
-    """One leaf cell of a run: what it is, what it promises, the engine that it has and why."""
+    """One leaf cell of a run: its promises, its engine, and the reason."""
 
     cell: Cell
     gated: bool
@@ -26,7 +25,7 @@ class LayerExplanation(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """What `unroll` would do; prints as a table."""
+    """The engines of a run; prints as a table."""
 
     layers: tuple[LayerExplanation, ...]
 
@@ -49,7 +48,7 @@ def explain(
     engine: str = "auto",
     remat: Remat = "auto",
 ) -> Explanation:
-    """Which engine `sj.unroll(cell, params, xs, engine=..., remat=...)` runs, and why.
+    """Explain which engine `sj.unroll(cell, params, xs, engine=..., remat=...)` runs, and why.
 
     Nothing is computed: `params` and `xs` may be shapes (`jax.ShapeDtypeStruct`).
 
@@ -66,16 +65,14 @@ def explain(
 
 def _explain(cell: Cell, params: Params, xs: Any, engine: str, remat: Remat) -> Explanation:
     check_cell(cell)
-    engines.check_options(engine, remat)
+    check_options(engine, remat)
     layers: list[LayerExplanation] = []
 
     def record(
         cell: Cell, params: Params, state: State, xs: Array, plan: Plan
     ) -> tuple[State, Array]:
-        if isinstance(cell, Layered):
-            return cell.unroll_with(record, params, state, xs, plan)
         check_step(cell, params, state, xs)
-        choice = engines.choose(cell, params, state, xs, engine, remat)
+        choice = choose(cell, engine, remat)
         promises = as_gated(cell) is not None, as_linear(cell) is not None, cell.mixing
         layers.append(LayerExplanation(cell, *promises, choice.engine, choice.reason))
         return choice.run(cell, params, state, xs, plan)
@@ -84,7 +81,7 @@ def _explain(cell: Cell, params: Params, xs: Any, engine: str, remat: Remat) -> 
         batch_shape = check_shapes(xs, None, None)
         check_params(cell, params, xs)
         state = cell.initial_state(params, batch_shape, key=jax.random.key(0))
-        return record(cell, params, state, xs, Plan(None, None, None, False))
+        return run_layers(record, cell, params, state, xs)
 
     if not isinstance(xs, jax.ShapeDtypeStruct):
         xs = checks.array("unroll: xs", xs)

@@ -9,14 +9,19 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from seqjax import checks
-from seqjax.numerics import accumulator, widened
 from seqjax.cell import Cell, Params, State
-from seqjax.plan import Plan
-from seqjax.engines.driver import forward_mode_explained, prepare
 from seqjax.engines.dispatch import WITHIN, Remat, check_options, run_cell
-from seqjax.engines.pieces import Steps, scan_pieces, walked_forward
-from seqjax.engines.refusals import as_arrays, check_cell
-from seqjax.engines.segments import is_segmented, segment_length
+from seqjax.engines.driver import forward_mode_explained, prepare
+from seqjax.engines.scan import (
+    Steps,
+    is_segmented,
+    scan_pieces,
+    segment_length,
+    walked_forward,
+)
+from seqjax.engines.validate import as_arrays, check_cell
+from seqjax.numerics import accumulator, widened
+from seqjax.plan import Plan
 
 FOLDED = 64
 """Steps whose outputs exist at once, where `remat` does not say."""
@@ -115,7 +120,7 @@ def fold_pieces(
 
     def piece(state: State, inputs: Any) -> tuple[State, Any]:
         steps, operands = inputs
-        within = Plan(steps.real, steps.cut, plan.fresh, reverse=False)
+        within = plan.within(steps.valid, steps.cut)
         state, ys = run(state, steps.x, within, **options)
         return state, measure(ys, operands)
 
@@ -124,7 +129,7 @@ def fold_pieces(
         state, more = piece(state, inputs)
         return (state, jax.tree.map(lambda a, b: a + b.astype(a.dtype), sums, more)), None
 
-    inputs = Steps(xs, plan.real, plan.cuts()), operands
+    inputs = Steps.of(xs, plan), operands
     of = lambda steps: jax.eval_shape(piece, state, jax.tree.map(lambda a: a[:steps], inputs))[1]
     shapes = of(length)
     if time > length:

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.cell import Cell, Layered, Params, State, as_gated
 from seqjax._tree import join_floating, split_floating
-from seqjax.plan import Plan
+from seqjax.cell import Cell, Params, State, as_gated, run_layers
 from seqjax.engines.chunked import kept_of_step
 from seqjax.engines.dispatch import choose
-from seqjax.engines.refusals import check_cell, check_step, named, params_of
-from seqjax.engines.segments import segment_length
+from seqjax.engines.scan import segment_length
 from seqjax.engines.tuned import chunk_length
+from seqjax.engines.validate import check_cell, check_step, named, params_of
+from seqjax.plan import Plan
 
 
 class MemoryRow(NamedTuple):
@@ -141,12 +141,10 @@ def _layers(cell: Cell, in_features: int) -> tuple[list[Layer], int]:
     def record(
         cell: Cell, params: Params, state: State, xs: Array, plan: Plan
     ) -> tuple[State, Array]:
-        if isinstance(cell, Layered):
-            return cell.unroll_with(record, params, state, xs, plan)
         check_step(cell, params, state, xs)
         own = xs is given
         residuals = _residuals(cell, params, xs.shape[-1], own=own)
-        chunked = choose(cell, params, state, xs, "auto", "auto").engine == "chunked"
+        chunked = choose(cell, "auto", "auto").engine == "chunked"
         layers.append(
             Layer(
                 gated=as_gated(cell) is not None,
@@ -163,7 +161,7 @@ def _layers(cell: Cell, in_features: int) -> tuple[list[Layer], int]:
         nonlocal given
         given = xs
         state = cell.initial_state(params, (1,), key=jax.random.key(0))
-        _, ys = record(cell, params, state, xs, Plan(None, None, None, False))
+        _, ys = run_layers(record, cell, params, state, xs)
         return ys
 
     xs = jax.ShapeDtypeStruct((1, 1, in_features), jnp.float32)

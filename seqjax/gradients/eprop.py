@@ -10,7 +10,7 @@ from seqjax.cell import Cell, Params, State, as_gated
 from seqjax.gradients.influence import influence_rule
 from seqjax.gradients.online_refusals import check_rule
 from seqjax.gradients.online_rule import Online, Signal, StepLoss
-from seqjax.wrappers.gated import GatedWrapper
+from seqjax.wrappers.wrapper import GatedWrapper
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from seqjax.numerics import where_rows
+from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params, State
 from seqjax.gradients.online_refusals import checked
 from seqjax.gradients.online_rule import (
@@ -24,7 +24,7 @@ from seqjax.gradients.online_rule import (
     widest,
 )
 from seqjax.gradients.pattern import Pattern, pattern_of, start_by_vector, step_by_vector
-from seqjax._tree import to_vector
+from seqjax.numerics import where_rows
 
 
 class InfluenceState(NamedTuple):

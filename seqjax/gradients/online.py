@@ -12,7 +12,6 @@ from jax import lax
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.numerics import accumulator
 from seqjax.cell import Cell
 from seqjax.gradients.bptt import Metrics
 from seqjax.gradients.online_refusals import check_reset, typed_key
@@ -20,6 +19,7 @@ from seqjax.gradients.online_rule import OnlineParams, Rule
 from seqjax.gradients.refusals import arrays, time_steps
 from seqjax.gradients.updates import Update, UpdateFn, check_optimizer
 from seqjax.losses import Mean
+from seqjax.numerics import accumulator
 
 
 class OnlineBatch(NamedTuple):

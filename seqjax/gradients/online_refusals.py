@@ -9,16 +9,16 @@ from jaxtyping import Array
 
 from seqjax import checks
 from seqjax.cell import Cell, State
+from seqjax.engines import validate
 from seqjax.gradients.online_rule import Online, OnlineParams, OnlineStep
 from seqjax.gradients.width import check_width, input_of
-from seqjax.engines import refusals
 
 
 def check_rule(name: str, cell: Any, step_loss: Any, signal: Any = None) -> None:
     """A cell that has a step, and functions for loss and signal."""
     checks.instance(f"{name}: cell", cell, Cell)
-    with refusals.named(name):
-        refusals.check_cell(cell)
+    with validate.named(name):
+        validate.check_cell(cell)
     if not cell.causal:
         raise ValueError(
             f"{name}: cell is {cell!r}, whose y_t needs inputs after t; expected one with a step: "
@@ -52,9 +52,9 @@ def checked(
 
         def start(params: Any, x: Array) -> State:
             state = cell.initial_state(params, batch_shape, key=jax.random.key(0))
-            with refusals.named(name):
-                refusals.check_batch(cell, state, batch_shape)
-                refusals.check_step(cell, params, state, x[None])
+            with validate.named(name):
+                validate.check_batch(cell, state, batch_shape)
+                validate.check_step(cell, params, state, x[None])
             return state
 
         xs = jax.ShapeDtypeStruct((*batch_shape, *x.shape), x.dtype)

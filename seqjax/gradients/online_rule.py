@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from seqjax import checks
-from seqjax.numerics import accumulator
-from seqjax.cell import Cell, Params, State, noise_only
-from seqjax.plan import Plan
 from seqjax._tree import from_vector, to_vector
+from seqjax.cell import Cell, Params, State, fresh_memory
+from seqjax.numerics import accumulator
+from seqjax.plan import Plan
 
 StepLoss: TypeAlias = Callable[[Any, Array, Any], Float[Array, ""]]
 """`step_loss(head, y, target) -> scalar`, y: [*batch, out_features]; a sum or a mean over the batch."""
@@ -149,9 +149,7 @@ def add_past(direct: Params, past: Params) -> Params:
 
 def restarted(cell: Cell, params: Params, state: State, reset: Array) -> State:
     """The initial memory where `reset`; the noise stays."""
-    fresh = cell.initial_state(params, reset.shape, key=jax.random.key(0))
-    fresh = jax.tree.map(lambda n, f: None if n else f, noise_only(cell, state), fresh)
-    return Plan(real=None, resets=None, fresh=fresh, reverse=False).restart(reset, state)
+    return Plan(fresh=fresh_memory(cell, params, state, reset.shape)).restart(reset, state)
 
 
 def widest(*dtypes: Any) -> Any:

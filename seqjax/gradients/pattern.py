@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqjax._tree import from_vector, to_vector
 from seqjax.cell import Cell, Params, State
 from seqjax.gradients.dependence import dependence
-from seqjax._tree import from_vector, to_vector
 
 
 class Pattern(NamedTuple):

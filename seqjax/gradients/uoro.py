@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from seqjax.numerics import accumulator, where_rows
+from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params, State
 from seqjax.gradients.online_refusals import check_rule, checked
 from seqjax.gradients.online_rule import (
@@ -21,7 +21,7 @@ from seqjax.gradients.online_rule import (
     widest,
 )
 from seqjax.gradients.pattern import start_by_vector, step_by_vector
-from seqjax._tree import to_vector
+from seqjax.numerics import accumulator, where_rows
 
 EPSILON = 1e-7
 """Keeps the scales off zero; whatever they are, they change the variance alone."""

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from seqjax import checks
-from seqjax.cell import Cell, Params
 from seqjax._tree import to_vector
-from seqjax.engines.refusals import params_of
+from seqjax.cell import Cell, Params
+from seqjax.engines.validate import params_of
 
 
 def input_of(name: str, cell: Cell, params: Params) -> jax.ShapeDtypeStruct:

@@ -10,10 +10,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Shaped
 
 from seqjax import checks
-from seqjax.numerics import accumulator, add_vector, matmul
+from seqjax.engines.scan import scan_pieces
 from seqjax.losses.classes import check_targets, label_of, token_accuracy
 from seqjax.losses.mean import Mean, check_mask, in_32_bits, sum_real, zero_padding
-from seqjax.engines.pieces import scan_pieces
+from seqjax.numerics import accumulator, add_vector, matmul
 
 LOGITS = 6 * 2**20
 """Logits that exist at once, 24 MiB in float32: as much as stays in the caches of a processor.

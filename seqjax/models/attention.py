@@ -11,10 +11,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from seqjax import checks
-from seqjax.numerics import accumulator, compute_dtype, matmul, where_rows
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, draw
 from seqjax.models.masks import real_steps
+from seqjax.numerics import accumulator, compute_dtype, matmul, where_rows
 
 
 class Memory(NamedTuple):

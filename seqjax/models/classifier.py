@@ -9,9 +9,9 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.numerics import compute_dtype
 from seqjax.cell import Cell, Params
 from seqjax.data import Padded
+from seqjax.engines.dispatch import Remat, check_options
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
@@ -19,7 +19,7 @@ from seqjax.models.inputs import Inputs
 from seqjax.models.outputs import choice, outputs
 from seqjax.models.pooling import POOLS, pooled_features, pooled_outputs
 from seqjax.models.readout import Readout, dropped
-from seqjax.engines.dispatch import Remat, check_options
+from seqjax.numerics import compute_dtype
 
 
 class ClassifierParams(NamedTuple):

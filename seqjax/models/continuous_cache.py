@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
 from seqjax import checks, losses
-from seqjax.numerics import where_rows
 from seqjax.cell import State
 from seqjax.data import Batch
 from seqjax.gradients import Metrics
 from seqjax.models.language_model import LanguageModel, LanguageModelParams
+from seqjax.numerics import where_rows
 
 LOGITS_OF_STEPS = 16
 """Steps of a window whose logits exist at once."""

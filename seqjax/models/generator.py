@@ -11,9 +11,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks, losses
-from seqjax.numerics import compute_dtype
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Padded
+from seqjax.engines import unroll
+from seqjax.engines.dispatch import Remat, check_options
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
@@ -22,8 +23,7 @@ from seqjax.models.elements import Elements
 from seqjax.models.inputs import Inputs
 from seqjax.models.masks import real_steps
 from seqjax.models.readout import Readout, dropped
-from seqjax.engines import unroll
-from seqjax.engines.dispatch import Remat, check_options
+from seqjax.numerics import compute_dtype
 
 
 class GeneratorParams(NamedTuple):

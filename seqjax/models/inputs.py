@@ -10,10 +10,10 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.numerics import widened
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, Normal, draw
 from seqjax.models.readout import dropped
+from seqjax.numerics import widened
 
 
 class Inputs(abc.ABC):

@@ -9,16 +9,16 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Key
 
 from seqjax import checks, losses
-from seqjax.numerics import affine, compute_dtype, scale_kept, widened
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Batch
+from seqjax.engines import unroll, unroll_fold
+from seqjax.engines.dispatch import Remat, check_options
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer, Normal, draw
 from seqjax.losses import Mean
 from seqjax.models.inputs import look_up
-from seqjax.engines import unroll, unroll_fold
-from seqjax.engines.dispatch import Remat, check_options
+from seqjax.numerics import affine, compute_dtype, scale_kept, widened
 from seqjax.wrappers import drop_weights
 
 

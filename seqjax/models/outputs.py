@@ -8,8 +8,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from seqjax import losses
 from seqjax.cell import Cell
-from seqjax.gradients import Metrics
 from seqjax.engines import unroll
+from seqjax.gradients import Metrics
 
 
 def outputs(

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from seqjax.numerics import where_rows
 from seqjax.cell import Cell
+from seqjax.numerics import where_rows
 
 POOLS = ("last", "mean", "max")
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.numerics import affine, scale_kept
 from seqjax.initializers import Initializer, draw
+from seqjax.numerics import affine, scale_kept
 
 
 class Readout(NamedTuple):

@@ -10,9 +10,11 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks, losses
-from seqjax.numerics import accumulator, compute_dtype, widened
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Padded
+from seqjax.engines import unroll
+from seqjax.engines.dispatch import Remat, check_options
+from seqjax.engines.fold import fold_pieces
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
@@ -23,10 +25,8 @@ from seqjax.models.inputs import Inputs, Tokens
 from seqjax.models.masks import real_steps
 from seqjax.models.pooling import pooled_features, pooled_outputs
 from seqjax.models.readout import Readout, dropped
+from seqjax.numerics import accumulator, compute_dtype, widened
 from seqjax.plan import Plan
-from seqjax.engines import unroll
-from seqjax.engines.dispatch import Remat, check_options
-from seqjax.engines.fold import fold_pieces
 
 
 class Seq2SeqParams(NamedTuple):
@@ -311,7 +311,7 @@ class Seq2Seq:
             return {name: losses.mean_over(value, real) for name, value in values.items()}
 
         state = self.initial_state(params, source, key=cell_key)
-        every = Plan(real=None, resets=None, fresh=None, reverse=False)
+        every = Plan()
         _, metrics = fold_pieces(
             run,
             measure,

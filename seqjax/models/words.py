@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 
 from seqjax import checks
 from seqjax.cell import Cell, Params
+from seqjax.engines import unroll
 from seqjax.models.inputs import Inputs, Tokens
 from seqjax.models.pooling import pooled_features, pooled_outputs
-from seqjax.engines import unroll
 
 
 class Spelled(NamedTuple):

@@ -13,11 +13,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.numerics import accumulator
 from seqjax.gradients import Loss, Method, Metrics, OnlineMethod, Update, UpdateFn
 from seqjax.gradients.bptt import formed
 from seqjax.gradients.updates import check_optimizer
 from seqjax.losses import Mean
+from seqjax.numerics import accumulator
 from seqjax.training import cores
 from seqjax.training.shards import AUTO, SHARDS, specs_of
 from seqjax.training.state import TrainState

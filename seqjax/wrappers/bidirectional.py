@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from seqjax import checks
-from seqjax.cell import Cell, Layered, Params, Run, State
+from seqjax.cell import Cell, Child, Layered, Params, RunChild, State
 from seqjax.plan import Plan
 
 
@@ -27,7 +27,7 @@ class BidirectionalState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Bidirectional(Layered):
+class Bidirectional(Layered[BidirectionalParams, BidirectionalState]):
     """y_t = [y→_t, y←_t]: `forward` reads x_1 … x_t, `backward` reads x_T … x_t.
 
     features are those of both outputs together. With lengths each sequence turns at its own last
@@ -42,9 +42,16 @@ class Bidirectional(Layered):
     backward: Cell
 
     def __post_init__(self) -> None:
-        """Refuse what is no cell."""
+        """Validate the two cells."""
         checks.instance("Bidirectional: forward", self.forward, Cell)
         checks.instance("Bidirectional: backward", self.backward, Cell)
+
+    def children(self) -> tuple[Child, ...]:
+        """Return the cell of each direction."""
+        return (
+            Child("forward", self.forward, lambda p: p.forward, lambda s: s.forward),
+            Child("backward", self.backward, lambda p: p.backward, lambda s: s.backward),
+        )
 
     @property
     def features(self) -> int:
@@ -79,7 +86,7 @@ class Bidirectional(Layered):
         return False
 
     def step(self, params: BidirectionalParams, state: BidirectionalState, x: Array) -> NoReturn:
-        """Refused: one step at a time there is no future to read."""
+        """Raise a ValueError: a single step has no future to read."""
         raise ValueError(
             "Bidirectional.step: y_t needs the inputs after t, so there is no step; "
             "run whole sequences with sj.unroll"
@@ -87,18 +94,17 @@ class Bidirectional(Layered):
 
     def unroll_with(
         self,
-        run: Run,
+        run: RunChild,
         params: BidirectionalParams,
         state: BidirectionalState,
         xs: Array,
         plan: Plan,
     ) -> tuple[BidirectionalState, Array]:
         """Both directions over all time, outputs side by side."""
-        forward_plan = plan.of(lambda s: s.forward)
-        backward_plan = plan.of(lambda s: s.backward).reversed()
-        forward, ys = run(self.forward, params.forward, state.forward, xs, forward_plan)
-        backward, zs = run(self.backward, params.backward, state.backward, xs, backward_plan)
-        return BidirectionalState(forward, backward), jnp.concatenate([ys, zs], axis=-1)
+        forward, backward = self.children()
+        s, ys = run(forward, params, state, xs, plan)
+        u, zs = run(backward, params, state, xs, plan.reversed())
+        return BidirectionalState(s, u), jnp.concatenate([ys, zs], axis=-1)
 
     def redraw(self, state: BidirectionalState, key: Array) -> BidirectionalState:
         """New noise in each direction."""

@@ -1,7 +1,7 @@
 """Layer normalisation inside a gated cell."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from seqjax import checks
+from seqjax.cell import Cell, Mixing, Params, S
 from seqjax.numerics import accumulator
-from seqjax.cell import Cell, Mixing, Params, State
-from seqjax.wrappers.gated import GatedWrapper, check_gated
+from seqjax.wrappers.wrapper import GatedWrapper
 
 
 class LayerNormParams(NamedTuple):
@@ -23,7 +23,7 @@ class LayerNormParams(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class LayerNorm(GatedWrapper):
+class LayerNorm(GatedWrapper[LayerNormParams, S]):
     """z_t = LN(W x_t; α_z) + b
     r_t = LN(U h_{t-1}; α_r)
     s_t, y_t = gate(z_t, r_t, s_{t-1})
@@ -47,17 +47,22 @@ class LayerNorm(GatedWrapper):
     ragged to normalise over.
     """
 
-    cell: Cell
+    cell: Cell[Any, S]
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Refuse what is no gated cell."""
-        check_gated("LayerNorm", self.cell)
+        """Validate the wrapped cell and epsilon."""
+        super().__post_init__()
         checks.finite_positive("LayerNorm: epsilon", self.epsilon)
 
     def inner_params(self, params: LayerNormParams) -> Params:
         """Beside the scales."""
         return params.cell
+
+    @property
+    def additive(self) -> bool:
+        """False: r is normalised before it meets z."""
+        return False
 
     @property
     def mixing(self) -> Mixing:
@@ -77,16 +82,6 @@ class LayerNorm(GatedWrapper):
         ones = lambda: jnp.ones(z.shape[-1], jax.tree.leaves(params)[0].dtype)
         return LayerNormParams(params, ones(), ones())
 
-    def initial_state(
-        self,
-        params: LayerNormParams,
-        batch_shape: tuple[int, ...] = (),
-        *,
-        key: Array | None = None,
-    ) -> State:
-        """The inner cell's initial state."""
-        return self.cell.initial_state(params.cell, batch_shape, key=key)
-
     def project(self, params: LayerNormParams, x: Array) -> Array:
         """z_t = LN(W x_t; α_z) + b."""
         z = self.inner.project(params.cell, x)
@@ -99,19 +94,11 @@ class LayerNorm(GatedWrapper):
         return self.inner.gate_params(params.cell), params.recurrent_scale
 
     def gate(
-        self, gate_params: tuple[Params, Array], z: Array, r: Array, state: State
-    ) -> tuple[State, Array]:
+        self, gate_params: tuple[Params, Array], z: Array, r: Array, state: S
+    ) -> tuple[S, Array]:
         """The inner rule on z_t and r_t = LN(U h_{t-1}; α_r)."""
         inner, scale = gate_params
         return self.inner.gate(inner, z, self._normalise(r, scale), state)
-
-    def redraw(self, state: State, key: Array) -> State:
-        """The inner cell's noise."""
-        return self.cell.redraw(state, key)
-
-    def deterministic(self) -> "LayerNorm":
-        """The inner cell for evaluation."""
-        return LayerNorm(self.cell.deterministic(), self.epsilon)
 
     def _group_sizes(self, packed: int) -> tuple[int, ...]:
         """How many of the packed entries are normalised together."""

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from seqjax import checks
-from seqjax.cell import Cell, Layered, Params, Run, State, noise_only
+from seqjax.cell import Cell, Params, RunChild, S, noise_only
 from seqjax.plan import Plan
+from seqjax.wrappers.wrapper import Wrapper
 
 
 class LearnedStateParams(NamedTuple):
@@ -31,7 +31,7 @@ class RealAndImaginary(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class LearnedState(Layered):
+class LearnedState(Wrapper[LearnedStateParams, S]):
     """s_0 = θ, the same for every row and document; θ starts at the initial state of the inner cell.
 
     Every floating leaf of memory is learned, in the dtype that it has; of a complex one the real and the
@@ -45,16 +45,11 @@ class LearnedState(Layered):
     Choose it where sequences are short, or begin alike, and the first steps count.
     """
 
-    cell: Cell
+    cell: Cell[Any, S]
 
-    def __post_init__(self) -> None:
-        """Refuse what is no cell."""
-        checks.instance("LearnedState: cell", self.cell, Cell)
-
-    @property
-    def features(self) -> int:
-        """Those of the inner cell."""
-        return self.cell.out_features
+    def inner_params(self, params: LearnedStateParams) -> Params:
+        """Select the params beside the learned state."""
+        return params.cell
 
     def init(self, key: Array, in_features: int) -> LearnedStateParams:
         """The inner cell's params and its initial state, which the noise in it does not enter."""
@@ -72,7 +67,7 @@ class LearnedState(Layered):
         batch_shape: tuple[int, ...] = (),
         *,
         key: Array | None = None,
-    ) -> State:
+    ) -> S:
         """θ in every row, and the rest as the inner cell makes it."""
         state = self.cell.initial_state(params.cell, batch_shape, key=key)
         leaves, structure = jax.tree.flatten(state)
@@ -80,33 +75,16 @@ class LearnedState(Layered):
         new = [_in_each_row(a, b) for a, b in zip(learned, leaves, strict=True)]
         return jax.tree.unflatten(structure, new)
 
-    def step(self, params: LearnedStateParams, state: State, x: Array) -> tuple[State, Array]:
-        """The inner step."""
+    def step(self, params: LearnedStateParams, state: S, x: Array) -> tuple[S, Array]:
+        """Compute a step of the wrapped cell."""
         return self.cell.step(params.cell, state, x)
 
     def unroll_with(
-        self, run: Run, params: LearnedStateParams, state: State, xs: Array, plan: Plan
-    ) -> tuple[State, Array]:
-        """The inner run; θ is in the state that comes in, and in the plan."""
-        return run(self.cell, params.cell, state, xs, plan)
-
-    def redraw(self, state: State, key: Array) -> State:
-        """The inner cell's noise."""
-        return self.cell.redraw(state, key)
-
-    def deterministic(self) -> "LearnedState":
-        """The inner cell for evaluation."""
-        return LearnedState(self.cell.deterministic())
-
-    @property
-    def causal(self) -> bool:
-        """Where the inner cell is."""
-        return self.cell.causal
-
-    @property
-    def mixing(self):
-        """That of the inner cell."""
-        return self.cell.mixing
+        self, run: RunChild, params: LearnedStateParams, state: S, xs: Array, plan: Plan
+    ) -> tuple[S, Array]:
+        """Run the wrapped cell; θ is in the state that comes in, and in the plan."""
+        (child,) = self.children()
+        return run(child, params, state, xs, plan)
 
 
 def _as_real(leaf: Array) -> Array | RealAndImaginary | None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 from jaxtyping import Array
 
-from seqjax.cell import Cell, Layered, Params, Run, State
+from seqjax.cell import Cell, Child, Layered, Params, RunChild, State
 from seqjax.plan import Plan
 
 
@@ -23,7 +23,7 @@ class StackState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Stack(Layered):
+class Stack(Layered[StackParams, StackState]):
     """y⁽¹⁾_t = cell₁(x_t), y⁽ˡ⁾_t = cell_l(y⁽ˡ⁻¹⁾_t); the output is that of the last layer.
 
     cells: a tuple of at least one cell, the first nearest to the input. Widths may differ.
@@ -36,7 +36,7 @@ class Stack(Layered):
     cells: tuple[Cell, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what is no tuple of cells."""
+        """Validate the cells."""
         if not isinstance(self.cells, tuple) or not self.cells:
             raise ValueError(
                 f"Stack: cells is {self.cells!r}; expected a tuple of at least one cell"
@@ -44,6 +44,13 @@ class Stack(Layered):
         for cell in self.cells:
             if not isinstance(cell, Cell):
                 raise ValueError(f"Stack: cells holds {cell!r}; expected only seqjax cells")
+
+    def children(self) -> tuple[Child, ...]:
+        """Return the layers, the first nearest to the input."""
+        return tuple(
+            Child(f"layers[{i}]", cell, lambda p, i=i: p.layers[i], lambda s, i=i: s.layers[i])
+            for i, cell in enumerate(self.cells)
+        )
 
     @property
     def features(self) -> int:
@@ -84,14 +91,12 @@ class Stack(Layered):
         return StackState(tuple(states)), x
 
     def unroll_with(
-        self, run: Run, params: StackParams, state: StackState, xs: Array, plan: Plan
+        self, run: RunChild, params: StackParams, state: StackState, xs: Array, plan: Plan
     ) -> tuple[StackState, Array]:
-        """All time, one layer at a time."""
+        """Run all time, one layer after another."""
         states = []
-        for i, cell in enumerate(self.cells):
-            s, xs = run(
-                cell, params.layers[i], state.layers[i], xs, plan.of(lambda s, i=i: s.layers[i])
-            )
+        for child in self.children():
+            s, xs = run(child, params, state, xs, plan)
             states.append(s)
         return StackState(tuple(states)), xs
 

@@ -1,15 +1,15 @@
 """Zoneout: at each step, units drawn at random keep the value that they had."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from seqjax import checks
-from seqjax.cell import Cell, GatedCell, Layered, Params, State, as_gated, noise_only
-from seqjax.wrappers.gated import GatedWrapper
+from seqjax.cell import Cell, GatedCell, Layered, P, Params, State, as_gated, noise_only
+from seqjax.wrappers.wrapper import GatedWrapper
 
 
 class ZoneoutState(NamedTuple):
@@ -20,7 +20,7 @@ class ZoneoutState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Zoneout(GatedWrapper):
+class Zoneout(GatedWrapper[P, ZoneoutState]):
     """h_t = d_t ⊙ h_{t-1} + (1 - d_t) ⊙ ĥ_t,   d_{t,j} ~ Bernoulli(rate)
     c_t = e_t ⊙ c_{t-1} + (1 - e_t) ⊙ ĉ_t,   e_{t,j} ~ Bernoulli(memory_rate)
     y_t = output(h_t, c_t)
@@ -44,14 +44,14 @@ class Zoneout(GatedWrapper):
     Choose it to regularise what a cell remembers, where dropout on its outputs is not enough.
     """
 
-    cell: Cell
+    cell: Cell[P, Any]
     rate: float
     memory_rate: float | None = None
     averaged: bool = False
     """The expectation in place of masks: what `deterministic()` gives."""
 
     def __post_init__(self) -> None:
-        """Refuse what is no cell with a state of its own, and what is no rate."""
+        """Validate the wrapped cell, which need not be gated, and the rates."""
         checks.instance("Zoneout: cell", self.cell, Cell)
         if isinstance(self.cell, Layered):
             raise ValueError(
@@ -72,7 +72,7 @@ class Zoneout(GatedWrapper):
         return self if inner is not None and inner.emits else None
 
     def initial_state(
-        self, params: Params, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
+        self, params: P, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
     ) -> ZoneoutState:
         """The inner cell's initial state, and a key for each row, drawn with `key`."""
         if key is None and not self.averaged and max(self._rates()) > 0:
@@ -85,7 +85,7 @@ class Zoneout(GatedWrapper):
         self._rate_of_each_leaf(state, len(batch_shape))  # refuses what cannot be kept
         return ZoneoutState(state, _key_of_each_row(row_key, batch_shape))
 
-    def step(self, params: Params, state: ZoneoutState, x: Array) -> tuple[ZoneoutState, Array]:
+    def step(self, params: P, state: ZoneoutState, x: Array) -> tuple[ZoneoutState, Array]:
         """The inner step, some units kept, and the output of the state that results."""
         after, _ = self.cell.step(params, state.cell, x)
         state = self.zone_out(state, after)
@@ -122,9 +122,9 @@ class Zoneout(GatedWrapper):
         inner = self.cell.redraw(state.cell, cell_key)
         return ZoneoutState(inner, _key_of_each_row(row_key, state.key.shape))
 
-    def deterministic(self) -> "Zoneout":
+    def deterministic(self) -> "Zoneout[P]":
         """The expectation of each step; the keys stay in the state, unused."""
-        return Zoneout(self.cell.deterministic(), self.rate, self.memory_rate, averaged=True)
+        return dataclasses.replace(self, cell=self.cell.deterministic(), averaged=True)
 
     def _rates(self) -> tuple[float, float]:
         """Those of h and of c."""

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.numerics import recurrent_matmul
-from seqjax.cell import noise_only
+from seqjax.cell import gates_of, leaves, noise_only, run_layers
 from seqjax.engines import dispatch as engines
 from seqjax.engines.tuned import TUNED
+from seqjax.gates import SAVED
+from seqjax.numerics import recurrent_matmul
 from tests.contract.registry import IN_FEATURES, REGISTRY, Entry, LeakySum, RunningMean
 from tests.programs import decompositions
 
@@ -637,6 +638,56 @@ def test_a_gated_cell_is_composed_of_its_parts(case):
     )
     for a, b in zip(jax.tree.leaves(poisoned), jax.tree.leaves(came), strict=True):
         np.testing.assert_array_equal(plain(a[1:]), plain(b[1:]))
+
+
+def test_what_a_gated_cell_declares_is_true(case):
+    """`additive`: z and r only meet in their sum. `saves_gates`: a residual is marked in the trace."""
+    gated = sj.as_gated(case.cell)
+    if gated is None:
+        return
+    gate_params, state = gated.gate_params(case.params), case.state
+    z = gated.project(case.params, jnp.asarray(case.xs[0]))
+    r = recurrent_matmul(gated.recurrent_input(state), gated.recurrent_kernel(case.params))
+    shift = 0.1 + 0.01 * jnp.arange(z.size, dtype=z.dtype).reshape(z.shape)
+    one = floats(gated.gate(gate_params, z + shift, r, state))
+    other = floats(gated.gate(gate_params, z, r + shift, state))
+    assert gated.additive == all(
+        np.allclose(a, b, **TOLERANCE) for a, b in zip(one, other, strict=True)
+    )
+    trace = str(jax.make_jaxpr(gated.gate)(gate_params, z, r, state))
+    assert gated.saves_gates == (f"name={SAVED}" in trace)
+
+
+def test_named_gates_lie_in_their_range_and_the_memory_path_is_one_of_them(case):
+    for leaf in leaves(case.cell, case.params) if case.entry.causal else ():
+        if leaf.cell != case.cell:
+            continue  # a registered cell of its own, or inside one
+        gates = gates_of(case.cell, case.params, case.state, jnp.asarray(case.xs[0]))
+        ranges = {"sigmoid": (0, 1), "tanh": (-1, 1), "relu": (0, np.inf)}
+        for gate in gates.values():
+            low, high = ranges.get(gate.activation or "", (-np.inf, np.inf))
+            assert np.all((gate.value >= low) & (gate.value <= high))
+        if case.cell.memory_path in gates:
+            path = gates[case.cell.memory_path].value
+            assert np.all((path >= 0) & (path <= 1))
+        elif case.cell.memory_path is not None:
+            assert getattr(case.cell, "leak", None) == 1
+
+
+def test_children_run_in_their_order_and_hold_their_parts(case):
+    """What `children` says is what `unroll_with` runs, with the same params."""
+    run: list[Any] = []
+
+    def leaf(cell, params, state, xs, plan):
+        run.append((cell, params))
+        return sj.unroll(cell, params, xs, state, reverse=plan.reverse)
+
+    run_layers(leaf, case.cell, case.params, case.state, jnp.asarray(case.xs))
+    layers = [found for found in leaves(case.cell, case.params) if found.plain]
+    if layers:
+        assert [(found.cell, id(found.params)) for found in layers] == [
+            (cell, id(params)) for cell, params in run
+        ]
 
 
 def test_a_linear_cell_is_composed_of_its_parts_and_is_linear(case):

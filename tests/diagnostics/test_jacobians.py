@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.diagnostics import bound, factor, jacobians, matrices, spectrum
 from seqjax._tree import from_vector, to_vector
+from seqjax.diagnostics import bound, factor, jacobians, matrices, spectrum
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.gates import Activation
 from seqjax.diagnostics import lyapunov
+from seqjax.gates import Activation
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -1,6 +1,8 @@
 """Gates are those that the step uses, and are counted where they are open and shut."""
 
+import dataclasses
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +10,28 @@ import numpy as np
 import pytest
 
 import seqjax as sj
+from seqjax.cell import gates_of, leaves
 from seqjax.diagnostics import saturation
-from seqjax.diagnostics.gates import gates
 from tests.contract.registry import LeakySum
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 F64 = {"param_dtype": jnp.float64}
+
+
+class Gates(NamedTuple):
+    """The named values of a step, by what they are."""
+
+    gates: dict[str, jax.Array]
+    units: dict[str, jax.Array]
+    keep: Any
+
+
+def sorted_out(cell, params, found):
+    of = lambda kind: {name: gate.value for name, gate in found.items() if gate.activation == kind}
+    (leaf,) = leaves(cell, params)
+    keep = found.get(leaf.cell.memory_path)
+    return Gates(of("sigmoid"), of("tanh"), None if keep is None else keep.value)
 
 
 def one_step(cell, in_features=3):
@@ -26,7 +43,7 @@ def one_step(cell, in_features=3):
     for x in xs[:-1]:
         state, _ = cell.step(params, state, x)
     after, _ = cell.step(params, state, xs[-1])
-    return gates(cell, params, state, xs[-1]), state, after
+    return sorted_out(cell, params, gates_of(cell, params, state, xs[-1])), state, after
 
 
 def memory(state):
@@ -128,6 +145,41 @@ def test_simple_networks_show_their_units_and_other_cells_nothing(x64):
     assert_close(found.units["φ"], jnp.tanh(after.h))
     for cell in (sj.IRNN(3, **F64), LeakySum(3, jnp.float64)):
         assert one_step(cell)[0] == ({}, {}, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Forgetful(sj.Cell):
+    """A user's cell that names its gate within a function of its own that is jitted."""
+
+    features: int
+    memory_path = "f"
+
+    def init(self, key, in_features):
+        return jax.random.normal(key, (in_features, self.features))
+
+    def initial_state(self, params, batch_shape=(), *, key=None):
+        return jnp.ones((*batch_shape, self.features))
+
+    def step(self, params, state, x):
+        @jax.jit
+        def forget(x):
+            return sj.name_gate("f", jax.nn.sigmoid(x))
+
+        state = forget(x @ params) * state
+        return state, state
+
+
+def test_a_cell_of_the_users_shows_the_gates_that_it_names():
+    cell = sj.Stack((Forgetful(2), sj.GRU(2)))
+    params = cell.init(jax.random.key(1), 3)
+    xs = jax.random.normal(jax.random.key(2), (5, 4, 3))
+    found = saturation(cell, params, xs)
+    f = jax.nn.sigmoid(xs @ params.layers[0])
+    values = by_name(found)["layers[0] f"]
+    np.testing.assert_allclose(values.mean, f.mean(), rtol=1e-6)
+    np.testing.assert_allclose(values.open, np.mean(f > 0.9), rtol=1e-6)
+    np.testing.assert_allclose(found.memories[0].keep, f.mean(), rtol=1e-6)
+    assert [m.name for m in found.memories] == ["layers[0]", "layers[1]"]
 
 
 def lstm_with_biases(**biases):

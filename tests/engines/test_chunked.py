@@ -11,7 +11,6 @@ import pytest
 
 import seqjax as sj
 from seqjax._tree import join_floating, split_floating
-from seqjax.engines.rules import rule_of
 from seqjax.engines.tuned import TUNED, Tuned, chunk_length
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -241,22 +240,6 @@ def test_chunks_are_near_their_usual_length_and_equal_where_they_can_be(time, le
 def test_chunks_of_few_numbers_are_longer(time, numbers, length, monkeypatch):
     monkeypatch.setitem(TUNED, "cpu", Tuned("chunked", 32, 1000))
     assert chunk_length(time, numbers) == length
-
-
-RULES = {  # z and r as a sum, which is used as a whole, by a gate that says what is worth keeping
-    sj.LSTM(3): (True, True, True),
-    sj.Zoneout(sj.CIFG(3), rate=0.1): (True, True, True),
-    sj.GRU(3): (False, False, True),
-    sj.LayerNorm(sj.LSTM(3)): (False, False, True),
-    sj.PeepholeLSTM(3): (True, False, False),
-}
-
-
-@pytest.mark.parametrize("cell", RULES, ids=repr)
-def test_the_trace_of_a_gate_tells_what_its_backward_pass_can_be_spared(cell):
-    params = cell.init(jax.random.key(0), 2)
-    state = cell.initial_state(params, (4,), key=jax.random.key(1))
-    assert rule_of(cell, params, state, jnp.ones((0, 4, 2))) == RULES[cell]
 
 
 def test_a_small_network_runs_in_one_chunk_and_a_large_one_in_several(monkeypatch, x64):

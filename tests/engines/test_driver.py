@@ -11,8 +11,8 @@ import pytest
 import seqjax as sj
 from seqjax.cells.gru import GRUState
 from seqjax.cells.lstm import LSTMState
-from seqjax.initializers import Constant
 from seqjax.engines import ENGINES
+from seqjax.initializers import Constant
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -119,7 +119,7 @@ def test_a_state_of_another_cell_is_refused(params, xs):
     with pytest.raises(
         ValueError, match=r"unroll: state has structure .*LSTMState.*; expected .*GRUState.*GRU\("
     ):
-        sj.unroll(CELL, params, xs, LSTMState(zeros, zeros))
+        sj.unroll(CELL, params, xs, LSTMState(zeros, zeros))  # pyright: ignore[reportArgumentType] - the mistake
 
 
 @pytest.mark.parametrize(
@@ -151,10 +151,10 @@ def test_a_cell_that_would_run_with_the_params_of_another_refuses_them(xs, key, 
     del inputs["recurrent_kernel"]
     fitting = type(sj.MinGRU(4).init(key, in_features=2))(**inputs)
     _, ys = sj.unroll(sj.MinGRU(4), fitting, xs)
-    _, wrong = sj.MinGRU(4).step(others, sj.MinGRU(4).initial_state(fitting, (3,)), xs[0])
+    _, wrong = sj.MinGRU(4).step(others, sj.MinGRU(4).initial_state(fitting, (3,)), xs[0])  # pyright: ignore[reportArgumentType] - the mistake
     assert np.array_equal(wrong, ys[0])  # silently, as the step has no use for what is too much
     with pytest.raises(ValueError, match=r"unroll: params has structure .*MGUParams"):
-        sj.unroll(sj.MinGRU(4), others, xs)
+        sj.unroll(sj.MinGRU(4), others, xs)  # pyright: ignore[reportArgumentType] - the mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +252,7 @@ def test_unroll_with_info_passes_every_option_on():
     names = set(inspect.signature(sj.unroll).parameters)
     assert {"state", "key", "lengths", "resets", "reverse", "engine", "remat"} <= names
     with pytest.raises(TypeError, match="lenghts"):
-        sj.unroll_with_info(CELL, None, jnp.asarray(XS), lenghts=None)
+        sj.unroll_with_info(CELL, None, jnp.asarray(XS), lenghts=None)  # pyright: ignore[reportArgumentType] - the mistake
 
 
 def test_equal_cells_with_equal_shapes_compile_once_and_other_shapes_again(params, xs, monkeypatch):

@@ -56,9 +56,9 @@ def test_a_cell_that_is_not_gated_is_said_not_to_be():
     assert "not gated, mixing elementwise; engine scan: " in str(sj.explain(Sum(), (), XS))
 
 
-def test_an_engine_that_was_asked_for_is_said_to_be_asked_for(params):
+def test_a_requested_engine_is_reported_as_requested(params):
     for layer in sj.explain(CELL, params, XS, engine="scan").layers:
-        assert (layer.engine, layer.reason) == ("scan", "asked for")
+        assert (layer.engine, layer.reason) == ("scan", "as requested")
 
 
 def test_it_prints_one_numbered_entry_for_each_leaf(params):

@@ -65,28 +65,33 @@ def test_a_cell_without_features_is_refused():
 
 
 @dataclasses.dataclass(frozen=True)
-class PlusOne(sj.Layered):
+class PlusOne(sj.Wrapper):
     """A wrapper of a user's that writes on the padding."""
 
     cell: sj.Cell
-
-    @property
-    def features(self):
-        return self.cell.features
-
-    def init(self, key, in_features):
-        return self.cell.init(key, in_features)
-
-    def initial_state(self, params, batch_shape=(), *, key=None):
-        return self.cell.initial_state(params, batch_shape, key=key)
 
     def step(self, params, state, x):
         state, y = self.cell.step(params, state, x)
         return state, y + 1
 
     def unroll_with(self, run, params, state, xs, plan):
-        state, ys = run(self.cell, params, state, xs, plan)
+        (child,) = self.children()
+        state, ys = run(child, params, state, xs, plan)
         return state, ys + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RunsACell(PlusOne):
+    """A wrapper that hands the cell itself to `run`."""
+
+    def unroll_with(self, run, params, state, xs, plan):
+        return run(self.cell, params, state, xs, plan)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_run_takes_a_child_and_says_so():
+    with pytest.raises(ValueError, match=r"run: expected one of self.children\(\), got Mine\("):
+        sj.unroll(RunsACell(Mine(good)), jnp.ones((3, 3)), XS)
 
 
 def test_padding_is_zero_after_a_wrapper_of_ones_own():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.engines.segments import segment_length
+from seqjax.engines.scan import segment_length
 from tests.contract.registry import IN_FEATURES, LeakySum
 from tests.engines.test_chunked import assert_close, value_and_gradient
 

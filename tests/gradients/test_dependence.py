@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqjax.gradients.dependence import dependence
 from seqjax._tree import from_vector, to_vector
+from seqjax.gradients.dependence import dependence
 from tests.contract.registry import IN_FEATURES, REGISTRY
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -7,7 +7,7 @@ import pytest
 
 import seqjax as sj
 from seqjax.cells.lstm import LSTMParams, LSTMState
-from seqjax.wrappers.recurrent_dropout import RecurrentDropoutState
+from seqjax.wrappers.dropout import RecurrentDropoutState
 from tests import oracles
 from tests.oracles import Gate
 

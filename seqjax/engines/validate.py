@@ -1,4 +1,4 @@
-"""What `unroll` refuses, each in a sentence, before anything is computed."""
+"""Validation of the arguments of `unroll`, at trace time."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from seqjax.cell import Cell, Params, State
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-    """What `unroll` refuses is refused here as by the function `name`, which the user has called."""
+    """Let the errors of `unroll` begin with `name`, the function that the user has called."""
     try:
         yield
     except ValueError as error:
@@ -28,9 +28,9 @@ def named(name: str) -> Iterator[None]:
 
 
 def check_cell(cell: Cell) -> None:
-    """A cell with a width, that can be a static argument."""
+    """Validate that `cell` is a cell with features that can be a static argument."""
     if not isinstance(cell, Cell):
-        came = reprlib.repr(cell)  # params, given in its place, would fill the screen
+        came = reprlib.repr(cell)  # short, as it may be the params
         raise ValueError(f"unroll: cell is {came}; expected a seqjax.Cell, such as sj.LSTM(256)")
     try:
         hash(cell)
@@ -47,9 +47,9 @@ def check_cell(cell: Cell) -> None:
 
 
 def check_params(cell: Cell, params: Params, xs: Array) -> None:
-    """The params are those of this cell, or of one alike; their dtypes are the caller's affair.
+    """Validate the structure and shapes of the params; their dtypes are free.
 
-    Some cells would run with the params of another, and be silently wrong.
+    Otherwise some cells would run with the params of another one, and be silently wrong.
     """
     in_features = xs.shape[-1]
     source = f"for xs of shape {xs.shape} {cell!r}.init(key, in_features={in_features})"
@@ -59,18 +59,18 @@ def check_params(cell: Cell, params: Params, xs: Array) -> None:
 
 @functools.lru_cache(maxsize=256)
 def params_of(cell: Cell, in_features: int) -> Params:
-    """The shapes of a cell's params; nothing is drawn, but by a cell that cannot be traced."""
+    """Return the shapes of a cell's params; nothing is drawn if `init` can be traced."""
     draw = lambda: cell.init(jax.random.key(0), in_features)
     try:
         return jax.eval_shape(draw)
     except (jax.errors.JAXTypeError, NotImplementedError):
-        with jax.ensure_compile_time_eval():  # a cell of one's own may draw with NumPy
+        with jax.ensure_compile_time_eval():  # a user-defined cell may draw with NumPy
             params = draw()
         return jax.eval_shape(lambda: params)
 
 
 def check_batch(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> None:
-    """Every leaf of the state leads with the batch."""
+    """Validate that every leaf of the state leads with the batch."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jnp.shape(leaf)[: len(batch_shape)] != batch_shape:
             raise ValueError(
@@ -81,7 +81,7 @@ def check_batch(cell: Cell, state: State, batch_shape: tuple[int, ...]) -> None:
 
 
 def check_step(cell: Cell, params: Params, state: State, xs: Array) -> None:
-    """A leaf cell's step keeps the form of its state and gives [*batch, out_features]."""
+    """Validate that a step returns the form of its state, and y [*batch, out_features]."""
     name = f"{type(cell).__name__}.step"
     result = jax.eval_shape(cell.step, params, state, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
     if not isinstance(result, tuple) or len(result) != 2:
@@ -100,7 +100,7 @@ def check_step(cell: Cell, params: Params, state: State, xs: Array) -> None:
 def as_arrays(
     xs: ArrayLike, lengths: ArrayLike | Sequence[int] | None, resets: ArrayLike | None
 ) -> tuple[Array, Array | None, Array | None]:
-    """What may come as lists or NumPy, as arrays."""
+    """Convert lists and NumPy arrays."""
     return (
         checks.array("unroll: xs", xs),
         None if lengths is None else as_lengths(lengths),
@@ -109,7 +109,7 @@ def as_arrays(
 
 
 def as_lengths(lengths: ArrayLike | Sequence[int]) -> Array:
-    """Lengths as an array; numbers wider than the widest integer in use are cut, not wrapped."""
+    """Convert lengths to an array; values beyond int32 are clipped, not wrapped."""
     if isinstance(lengths, jax.Array):
         return lengths
     plain = np.asarray(lengths)
@@ -119,12 +119,12 @@ def as_lengths(lengths: ArrayLike | Sequence[int]) -> Array:
 
 
 def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tuple[int, ...]:
-    """The batch shape, once xs, lengths and resets agree on it."""
+    """Validate the shapes of xs, lengths and resets, and return the batch shape."""
     if xs.ndim < 2:
         raise ValueError(
             f"unroll: xs has shape {xs.shape}; expected [time, *batch, in_features], time first"
         )
-    if not jnp.issubdtype(xs.dtype, jnp.floating):  # a cast would drop what is imaginary
+    if not jnp.issubdtype(xs.dtype, jnp.floating):  # a cast would drop an imaginary part
         raise ValueError(
             f"unroll: xs is {xs.dtype}; expected floating point. "
             "Embed token ids before a cell sees them (sj.models.LanguageModel does)"
