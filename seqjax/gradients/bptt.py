@@ -1,17 +1,22 @@
 """Backpropagation through time: the gradient over all the steps of a batch."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from seqjax import checks
 from seqjax.losses import Mean
+from seqjax.numerics import accumulator
 
 Metrics: TypeAlias = dict[str, Mean]
+
+Reported: TypeAlias = Mapping[str, Mean | Array | float]
+"""The metrics that a loss returns: `Mean`s and plain scalars, by name."""
 
 
 @runtime_checkable
@@ -24,12 +29,14 @@ class Loss(Protocol):
         auxiliary output, so no gradient reaches past the window that it enters.
     batch: any pytree; for `tbptt` every leaf is [time, ...].
     key: the randomness of this call, or None for evaluation.
-    metrics: named `sj.losses.Mean`s, which add up exactly over windows and batches.
+    metrics: named `sj.losses.Mean`s, which add up exactly over windows and batches, or scalars (a
+        number or a 0-d array). A scalar counts as one observation, `Mean(scalar, 1)`, for each call of
+        the loss.
     """
 
     def __call__(
         self, params: Any, carry: Any, batch: Any, key: Array | None, /
-    ) -> tuple[Float[Array, ""], tuple[Any, Metrics]]:
+    ) -> tuple[Float[Array, ""], tuple[Any, Reported]]:
         """The scalar to minimise, the carry for the next window, and what to report."""
         ...
 
@@ -76,7 +83,18 @@ def bptt(loss: Loss) -> GradientFn:
 
 
 def formed(name: str, loss: Loss) -> Loss:
-    """`loss`, whose scalar is an array and whose result is refused where it has another form."""
+    """`loss` with its form validated, its scalar as an array and its metrics as `Mean`s."""
+    loss = checked(name, loss)
+
+    def with_means(params: Any, carry: Any, batch: Any, key: Array | None) -> Any:
+        value, (carry, metrics) = loss(params, carry, batch, key)
+        return value, (carry, as_means(metrics))
+
+    return with_means
+
+
+def checked(name: str, loss: Loss) -> Loss:
+    """`loss` with its form validated and its scalar as an array; metrics as it reports them."""
     checks.function(f"{name}: the loss", loss)
 
     def checked(params: Any, carry: Any, batch: Any, key: Array | None) -> Any:
@@ -89,7 +107,7 @@ def formed(name: str, loss: Loss) -> Loss:
             )
         value, (carry, metrics) = result
         value = checks.scalar(f"{name}: the loss", value)
-        with_loss(value, metrics)
+        as_means(metrics)
         return value, (carry, metrics)
 
     return checked
@@ -104,18 +122,43 @@ def described(value: Any) -> str:
 
 
 def with_loss(value: Array, metrics: Any) -> Metrics:
-    """The metrics of a loss, and its scalar as "loss" where it reports none of that name.
+    """The metrics of a loss as `Mean`s, and its scalar as "loss" if it reports none of that name.
 
-    The scalar counts as often as the metric that counts most, and once where there is none.
+    The scalar counts as often as the metric that counts most, and once if there is none.
 
-    Raises a ValueError for metrics that are no dict of `Mean`s.
+    Raises a ValueError as `as_means` does.
     """
-    if not isinstance(metrics, dict) or not all(isinstance(m, Mean) for m in metrics.values()):
-        raise ValueError(
-            f"the loss gives metrics {metrics!r}; expected a dict of sj.losses.Mean, or {{}}: "
-            "loss(params, carry, batch, key) -> (scalar, (carry, metrics))"
-        )
+    metrics = as_means(metrics)
     # As often as the metric that counts most: batches of unequal size then weigh what they hold.
     counts = [jnp.asarray(metric.count, value.dtype) for metric in metrics.values()]
     count = functools.reduce(jnp.maximum, counts) if counts else jnp.ones_like(value)
     return {"loss": Mean(value * count, count), **metrics}
+
+
+def as_means(metrics: Any) -> Metrics:
+    """Metrics of a loss as `Mean`s; a scalar counts as one observation.
+
+    Raises a ValueError for metrics that are not a dict of `Mean`s and real scalars.
+    """
+    if isinstance(metrics, Mapping):
+        means = {name: as_mean(metric) for name, metric in metrics.items()}
+        found = {name: mean for name, mean in means.items() if mean is not None}
+        if len(found) == len(means):
+            return found
+    raise ValueError(
+        f"the loss gives metrics {metrics!r}; expected a dict of sj.losses.Mean or scalars, or {{}}: "
+        "loss(params, carry, batch, key) -> (scalar, (carry, metrics))"
+    )
+
+
+def as_mean(metric: Any) -> Mean | None:
+    """A scalar as the mean of one observation, in at least float32; None if it is neither."""
+    if isinstance(metric, Mean):
+        return metric
+    number = isinstance(metric, bool | int | float | np.generic | np.ndarray | jax.Array)
+    if not number or jnp.shape(metric) or not jnp.isrealobj(metric):
+        return None
+    value = jnp.asarray(metric)
+    floating = jnp.issubdtype(value.dtype, jnp.floating)
+    dtype = accumulator(value.dtype if floating else jnp.float32)
+    return Mean(value.astype(dtype), jnp.ones((), dtype))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from seqjax import checks
 from seqjax.gradients import Loss, Method, Metrics, OnlineMethod, Update, UpdateFn
-from seqjax.gradients.bptt import formed
+from seqjax.gradients.bptt import as_means, checked
 from seqjax.gradients.updates import check_optimizer
 from seqjax.losses import Mean
 from seqjax.numerics import accumulator
@@ -94,7 +94,7 @@ class Sharded:
     def __call__(self, loss: Loss, optimizer: optax.GradientTransformation) -> "ShardedUpdate":
         """The update function."""
         check_optimizer("sharded", optimizer)
-        loss = share_of(formed("sharded", loss), self.weight, self.mesh.size)
+        loss = share_of(checked("sharded", loss), self.weight, self.mesh.size)
         return ShardedUpdate(self, self.method(loss, summed(optimizer)))
 
 
@@ -171,20 +171,27 @@ def share_of(loss: Loss, weight: str | None, devices: int) -> Loss:
     """L_i n_i / Σ_j n_j: what a part adds to the loss of the whole batch.
 
     Its metrics have the counts of the whole, by which a method may weigh windows, and the totals of the
-    part.
+    part. A scalar among them is weighted as the loss is.
     """
 
     def share(params: Any, carry: Any, batch: Any, key: Array | None) -> Any:
-        value, (carry, metrics) = loss(params, carry, batch, key)
-        counts = {name: jnp.asarray(mean.count) for name, mean in metrics.items()}
-        own = lax.stop_gradient(counts)
+        value, (carry, reported) = loss(params, carry, batch, key)
+        metrics = as_means(reported)
+        means = {name: mean for name, mean in metrics.items() if isinstance(reported[name], Mean)}
+        own = {name: lax.stop_gradient(jnp.asarray(mean.count)) for name, mean in means.items()}
         whole = lax.psum(own, SHARDS)
         n, of = counted(own, whole, weight, accumulator(value.dtype))
         some = of != 0
         # A batch without any real token has what the loss adds to a mean of nothing, in equal parts.
         part = jnp.where(some, n / jnp.where(some, of, 1), 1 / devices)
-        of_whole = {name: Mean(mean.total, whole[name]) for name, mean in metrics.items()}
-        return value * part.astype(value.dtype), (carry, of_whole)
+        metrics = {
+            # A scalar does not say how much it counts: its share is that of the loss.
+            name: mean._replace(count=whole[name])
+            if name in means
+            else Mean(mean.total * part.astype(jnp.result_type(mean.total)), mean.count)
+            for name, mean in metrics.items()
+        }
+        return value * part.astype(value.dtype), (carry, metrics)
 
     return share
 

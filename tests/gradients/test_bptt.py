@@ -28,6 +28,16 @@ def test_a_loss_that_reports_its_own_loss_is_not_overruled():
     assert float(bptt(loss)(jnp.ones(2), None, None, None).metrics["loss"].value) == 7.0
 
 
+@pytest.mark.parametrize("one", [2, 2.0, np.float32(2), np.array(2), jnp.array(2, jnp.bfloat16)])
+def test_a_scalar_among_the_metrics_is_one_observation(one):
+    loss = lambda params, carry, batch, key: (params * 1.0, (carry, {"one": one}))
+    metrics = bptt(loss)(jnp.array(3.0), None, None, None).metrics
+    assert [(float(m.total), float(m.count)) for m in metrics.values()] == [(3.0, 1.0), (2.0, 1.0)]
+    assert jnp.result_type(metrics["one"].total) == jnp.float32
+    windows = sj.accumulated_tbptt(2).gradient(loss)(jnp.array(3.0), None, jnp.ones(6), None)
+    assert windows.metrics["one"] == Mean(6.0, 3.0)
+
+
 def test_no_gradient_flows_through_the_carry_that_comes_in():
     """The state depends on params of an earlier call; its value counts, its history does not."""
     cell = sj.Elman(3)

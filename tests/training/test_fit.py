@@ -259,13 +259,26 @@ def test_collections_begin_again_and_iterators_do_not():
         next(used)
 
 
-def test_metrics_that_are_no_means_are_refused():
+def test_metrics_of_another_form_are_named():
     optimizer = optax.sgd(0.1)
-    wrongs: Any = ({"error": 1.0}, None)
+    wrongs: Any = ({"error": "high"}, {"error": jnp.ones(2)}, {"error": 1j}, None)
     for metrics in wrongs:
         loss: Any = lambda p, c, b, k, m=metrics: (p * 1.0, (c, m))
-        with pytest.raises(ValueError, match=r"expected a dict of sj.losses.Mean, or \{\}"):
+        with pytest.raises(ValueError, match=r"expected a dict of sj.losses.Mean or scalars, or"):
             fit(loss, optimizer, begin(optimizer), [0.0], steps=1, display=False)
+
+
+def test_a_scalar_among_the_metrics_counts_once_a_batch():
+    def loss(params, carry, batch, key):
+        error = mean_over(batch)
+        return params * 1.0, (carry, {"error": error, "most": batch.max(), "one": 1})
+
+    batches, optimizer = [jnp.array([1.0, 5.0]), jnp.array([3.0])], optax.sgd(0.0)
+    expected = {"loss": 0.0, "error": 3.0, "most": 4.0, "one": 1.0}
+    assert evaluate(loss, jnp.array(0.0), None, batches) == expected
+    result = fit(loss, optimizer, begin(optimizer), batches, steps=2, display=False)
+    assert {n: result.records[-1][f"train/{n}"] for n in expected} == expected
+    assert result.records[-1]["tokens"] == 3.0
 
 
 def test_bad_input_is_named(tmp_path):

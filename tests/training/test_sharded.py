@@ -104,7 +104,11 @@ def by_hand():
         error = mean_over(jnp.mean((rows - params * scale) ** 2, axis=1), real)
         return error.value, (
             carry,
-            {"error": error, "tokens": Mean(jnp.sum(rows**2), float(rows.size))},
+            {
+                "error": error,
+                "tokens": Mean(jnp.sum(rows**2), float(rows.size)),
+                "scalar": error.value,
+            },
         )
 
     method = sharded(whole_batch, weight="error", batch_axes={"rows": 0, "real": 0, "scale": None})
@@ -348,6 +352,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(batch, carry, axes, messag
     [
         ({}, None, "reports no metric with one count, .* mean of their means would be wrong"),
         ({"columns": Mean(jnp.ones(2), jnp.ones(2))}, None, "reports no metric with one count"),
+        ({"accuracy": 0.5}, None, "reports no metric with one count"),
         ({"nats": Mean(1.0, 1.0)}, "tokens", r"weight is 'tokens'; .* one of \['nats'\]"),
     ],
 )
