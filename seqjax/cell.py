@@ -7,6 +7,7 @@ faster, or layer by layer.
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from seqjax import checks
 from seqjax.gates import Gate, collect_gates, name_gate
 from seqjax.numerics import recurrent_matmul
 from seqjax.plan import Plan
@@ -239,6 +241,7 @@ class GatedCell(Cell[P, S]):
 
     def step(self, params: P, state: S, x: Array) -> tuple[S, Array]:
         """Compute one step from the four parts above."""
+        check_state(self, params, state, x)
         z = self.project(params, x)
         r = recurrent_matmul(self.recurrent_input(state), self.recurrent_kernel(params))
         return self.gate(self.gate_params(params), z, r, state)
@@ -271,6 +274,7 @@ class LinearCell(Cell[P, S]):
 
     def step(self, params: P, state: S, x: Array) -> tuple[S, Array]:
         """Compute one step from the two parts above."""
+        check_state(self, params, state, x)
         a, b = self.coefficients(params, x)
         a = jnp.broadcast_to(a, b.shape)
         name_gate("|a|", jnp.abs(a), None)
@@ -425,3 +429,21 @@ def fresh_memory(cell: Cell, params: Params, state: State, batch_shape: tuple[in
     # Any key will do: a reset keeps the noise of the run.
     fresh = cell.initial_state(params, batch_shape, key=jax.random.key(0))
     return jax.tree.map(lambda noise, f: None if noise else f, noise_only(cell, state), fresh)
+
+
+def check_state(cell: Cell, params: Params, state: State, x: Array) -> None:
+    """Validate the state of a step: the structure and shapes of `initial_state`, for the batch of x."""
+    leaves, structure = jax.tree.flatten(params)
+    shapes = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    source = f"{cell!r}.initial_state(params, {x.shape[:-1]}), for x of shape {x.shape},"
+    expected = _state_shapes(cell, structure, shapes, x.shape[:-1])
+    name = f"{type(cell).__name__}.step: state"
+    checks.same_tree(name, state, expected, source, dtypes=False)
+
+
+@functools.lru_cache(maxsize=1024)
+def _state_shapes(cell: Cell, structure: Any, shapes: Any, batch_shape: tuple[int, ...]) -> State:
+    """Return the shapes of the initial state, without computing it."""
+    params = structure.unflatten([jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    draw = lambda params: cell.initial_state(params, batch_shape, key=jax.random.key(0))
+    return jax.eval_shape(draw, params)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.cell import Cell
+from seqjax.cell import Cell, check_state
 from seqjax.cells.packed import draw_kernels
 from seqjax.fields import check_fields
 from seqjax.gates import name_gate
@@ -80,6 +80,7 @@ class ChoGRU(Cell[ChoGRUParams, ChoGRUState]):
 
     def step(self, params: ChoGRUParams, state: ChoGRUState, x: Array) -> tuple[ChoGRUState, Array]:
         """h_t, by one matmul for both gates and a second for the candidate."""
+        check_state(self, params, state, x)
         dtype = compute_dtype(self)
         projected = affine("ChoGRU: x", x, params.input_kernel, params.bias, dtype)
         input_r, input_z, input_n = jnp.split(projected, 3, axis=-1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from seqjax.cell import Cell
+from seqjax.cell import Cell, check_state
 from seqjax.cells.packed import draw_kernels
 from seqjax.fields import check_fields
 from seqjax.gates import name_gate
@@ -77,6 +77,7 @@ class MGU(Cell[MGUParams, MGUState]):
 
     def step(self, params: MGUParams, state: MGUState, x: Array) -> tuple[MGUState, Array]:
         """h_t, by one matmul for the gate and a second for the candidate."""
+        check_state(self, params, state, x)
         dtype = compute_dtype(self)
         projected = affine("MGU: x", x, params.input_kernel, params.bias, dtype)
         input_f, input_h = jnp.split(projected, 2, axis=-1)

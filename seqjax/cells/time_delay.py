@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
-from seqjax.cell import Cell
+from seqjax.cell import Cell, check_state
 from seqjax.fields import check_fields
 from seqjax.gates import Activation, activate
 from seqjax.initializers import Initializer, draw
@@ -93,7 +93,8 @@ class TimeDelay(Cell[TimeDelayParams, TimeDelayState]):
     ) -> tuple[TimeDelayState, Array]:
         """The oldest input out, x_t in."""
         window = state.inputs
-        checks.trailing("TimeDelay: x", x, window.shape[-1])
+        checks.trailing("TimeDelay: x", x, params.input_kernel.shape[0] // self.window)
+        check_state(self, params, state, x)
         newest = x.astype(window.dtype)[..., None, :]
         state = TimeDelayState(jnp.concatenate([window[..., 1:, :], newest], axis=-2))
         return state, self.output(params, state, x)

@@ -13,7 +13,14 @@ from jaxtyping import Array, Key
 from seqjax import checks
 from seqjax.cell import Cell, P, Params, S, State, fresh_memory
 from seqjax.engines.dispatch import Remat, check_options, run_cell
-from seqjax.engines.validate import as_arrays, check_batch, check_cell, check_params, check_shapes
+from seqjax.engines.validate import (
+    as_arrays,
+    check_batch,
+    check_cell,
+    check_params,
+    check_shapes,
+    time_first_hint,
+)
 from seqjax.numerics import where_rows
 from seqjax.plan import Plan, length_mask
 
@@ -120,7 +127,8 @@ def prepare(
     """
     batch_shape = check_shapes(xs, lengths, resets)
     check_params(cell, params, xs)
-    state = starting_state(cell, params, state, batch_shape, key)
+    with time_first_hint(xs, state):
+        state = starting_state(cell, params, state, batch_shape, key)
     valid, fresh = None, None
     if lengths is not None:
         valid = length_mask(lengths, xs.shape[0])

@@ -134,7 +134,7 @@ def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tupl
         if lengths.shape != batch_shape:
             raise ValueError(
                 f"unroll: lengths has shape {lengths.shape} but the batch of xs is {batch_shape}; "
-                "lengths is int[*batch]"
+                f"lengths is int[*batch]{_time_first(xs, lengths.shape)}"
             )
         if not jnp.issubdtype(lengths.dtype, jnp.integer):
             raise ValueError(f"unroll: lengths is {lengths.dtype}; expected integers, [*batch]")
@@ -142,7 +142,7 @@ def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tupl
         if resets.shape[:1] != (time,):
             raise ValueError(
                 f"unroll: xs has {time} time steps but resets has shape {resets.shape}; "
-                "both are [time, *batch]"
+                f"both are [time, *batch]{_time_first(xs, resets.shape[1:])}"
             )
         if resets.shape[1:] != batch_shape:
             raise ValueError(
@@ -152,3 +152,23 @@ def check_shapes(xs: Array, lengths: Array | None, resets: Array | None) -> tupl
         if resets.dtype != jnp.bool_:
             raise ValueError(f"unroll: resets is {resets.dtype}; expected bool[time, *batch]")
     return batch_shape
+
+
+@contextlib.contextmanager
+def time_first_hint(xs: Array, state: State) -> Iterator[None]:
+    """Add a hint to an error about `state` if its batch fits an xs whose batch comes first."""
+    try:
+        yield
+    except ValueError as error:
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
+        raise ValueError(f"{error}{_time_first(xs, shapes[0][:1] if shapes else ())}") from None
+
+
+def _time_first(xs: Array, batch_shape: tuple[int, ...]) -> str:
+    """The hint, where `batch_shape` is the first axis of an xs of three axes."""
+    if xs.ndim != 3 or batch_shape != xs.shape[:1] or xs.shape[0] == xs.shape[1]:
+        return ""
+    return (
+        ". Time comes first: xs is [time, *batch, in_features], "
+        f"transpose it if {xs.shape[0]} is the batch"
+    )

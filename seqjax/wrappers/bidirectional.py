@@ -39,11 +39,16 @@ class Bidirectional(Layered[BidirectionalParams, BidirectionalState]):
     """
 
     forward: Cell
-    backward: Cell
+    backward: Cell = None  # type: ignore[assignment] - the error below says what is expected
 
     def __post_init__(self) -> None:
         """Validate the two cells."""
         checks.instance("Bidirectional: forward", self.forward, Cell)
+        if self.backward is None:
+            raise ValueError(
+                "Bidirectional: backward is missing; expected a cell for each direction, "
+                "as in sj.Bidirectional(sj.LSTM(8), sj.LSTM(8))"
+            )
         checks.instance("Bidirectional: backward", self.backward, Cell)
 
     def children(self) -> tuple[Child, ...]:

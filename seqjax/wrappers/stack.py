@@ -22,7 +22,7 @@ class StackState(NamedTuple):
     layers: tuple[State, ...]
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True, repr=False, init=False)
 class Stack(Layered[StackParams, StackState]):
     """y⁽¹⁾_t = cell₁(x_t), y⁽ˡ⁾_t = cell_l(y⁽ˡ⁻¹⁾_t); the output is that of the last layer.
 
@@ -35,15 +35,22 @@ class Stack(Layered[StackParams, StackState]):
 
     cells: tuple[Cell, ...]
 
-    def __post_init__(self) -> None:
-        """Validate the cells."""
-        if not isinstance(self.cells, tuple) or not self.cells:
+    def __init__(self, cells: tuple[Cell, ...], *more: Cell) -> None:
+        """Validate and store the cells."""
+        if more:
             raise ValueError(
-                f"Stack: cells is {self.cells!r}; expected a tuple of at least one cell"
+                f"Stack: got {1 + len(more)} arguments; expected one tuple of cells, "
+                "as in sj.Stack((sj.LSTM(8), sj.LSTM(8)))"
             )
-        for cell in self.cells:
+        if not isinstance(cells, tuple) or not cells:
+            raise ValueError(
+                f"Stack: cells is {cells!r}; expected a tuple of at least one cell, "
+                "as in sj.Stack((sj.LSTM(8), sj.LSTM(8)))"
+            )
+        for cell in cells:
             if not isinstance(cell, Cell):
                 raise ValueError(f"Stack: cells holds {cell!r}; expected only seqjax cells")
+        object.__setattr__(self, "cells", cells)
 
     def children(self) -> tuple[Child, ...]:
         """Return the layers, the first nearest to the input."""

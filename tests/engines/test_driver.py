@@ -62,9 +62,12 @@ def test_xs_of_another_size_are_refused(params):
 def test_lengths_of_another_shape_than_the_batch_are_refused(shape, params, xs):
     with pytest.raises(ValueError, match="unroll: ") as refusal:
         sj.unroll(CELL, params, xs, lengths=jnp.ones(shape, jnp.int32))
-    assert str(refusal.value) == (
+    message = (
         f"unroll: lengths has shape {shape} but the batch of xs is (3,); lengths is int[*batch]"
     )
+    hint = "" if shape != (TIME,) else ". Time comes first: xs is [time, *batch, in_features], "
+    assert str(refusal.value).startswith(message + hint)
+    assert hint or str(refusal.value) == message
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bool_])
@@ -296,3 +299,43 @@ def test_params_in_the_place_of_the_cell_do_not_fill_the_screen(params, xs, unch
     with pytest.raises(ValueError, match=r"unroll: cell is .*; expected") as refusal:
         sj.unroll(params, CELL, xs)
     assert len(str(refusal.value)) < 200
+
+
+BATCH_MAJOR = {
+    "state": ({"state": GRUState(jnp.zeros((7, 4)))}, r"state\.h is float32\[7, 4\]"),
+    "lengths": ({"lengths": jnp.zeros(7, jnp.int32)}, r"lengths has shape \(7,\)"),
+    "resets": ({"resets": jnp.zeros((5, 7), bool)}, r"resets has shape \(5, 7\)"),
+}
+
+
+@pytest.mark.parametrize("name", BATCH_MAJOR)
+def test_a_batch_major_xs_gets_the_hint_that_time_comes_first(name, params):
+    options, complaint = BATCH_MAJOR[name]
+    hint = r"Time comes first: xs is \[time, \*batch, in_features\], transpose it if 7 is the batch"
+    with pytest.raises(ValueError, match=f"{complaint}.*{hint}"):
+        sj.unroll(CELL, params, jnp.zeros((7, 5, 2)), **options)
+
+
+STEPPED = [
+    sj.GRU(4),
+    sj.MGU(4),
+    sj.ChoGRU(4),
+    sj.MinGRU(4),
+    sj.TimeDelay(4, window=2),
+    sj.LSTM(4, projection=2),
+    sj.Stack((sj.GRU(3), sj.Zoneout(sj.GRU(4), rate=0.1))),
+]
+
+
+@pytest.mark.parametrize("cell", STEPPED, ids=repr)
+def test_step_validates_the_batch_and_the_width_of_its_state(cell):
+    params, key = cell.init(jax.random.key(0), 3), jax.random.key(1)
+    state = cell.initial_state(params, (2,), key=key)
+    for wrong, x in [
+        (cell.initial_state(params, (3,), key=key), jnp.ones((2, 3))),
+        (cell.initial_state(params, (), key=key), jnp.ones((2, 3))),
+        (state, jnp.ones(3)),
+        (jax.tree.map(lambda leaf: jnp.repeat(leaf, 2, axis=-1), state), jnp.ones((2, 3))),
+    ]:
+        with pytest.raises(ValueError, match=r"step: state.* is .*; expected .*initial_state"):
+            cell.step(params, wrong, x)

@@ -165,3 +165,10 @@ def test_what_is_no_cell_is_refused(direction, unchecked):
     directions = {"forward": sj.GRU(2), "backward": sj.GRU(2), direction: 3}
     with pytest.raises(ValueError, match=f"Bidirectional: {direction}: expected a Cell, got 3"):
         sj.Bidirectional(**directions)
+
+
+def test_a_missing_direction_raises_an_error_that_shows_both():
+    with pytest.raises(
+        ValueError, match=r"Bidirectional: backward is missing; expected a cell for"
+    ):
+        sj.Bidirectional(sj.GRU(2))

@@ -96,3 +96,10 @@ def test_anything_but_a_tuple_of_at_least_one_cell_is_refused(cells, unchecked):
 def test_a_layer_that_is_no_cell_is_refused(unchecked):
     with pytest.raises(ValueError, match="Stack: cells holds 'LSTM'; expected only seqjax cells"):
         sj.Stack((sj.GRU(2), "LSTM"))  # pyright: ignore[reportArgumentType] - refused on purpose
+
+
+def test_cells_as_separate_arguments_raise_an_error_that_shows_the_tuple(unchecked):
+    with pytest.raises(
+        ValueError, match=r"Stack: got 2 arguments; expected one tuple .*\(\(sj\.LSTM"
+    ):
+        sj.Stack(sj.GRU(2), sj.GRU(2))  # pyright: ignore[reportArgumentType] - the mistake
