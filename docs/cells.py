@@ -2,12 +2,12 @@
 
     python -m docs.cells
 
-Equations, sources and the advice when to choose a cell are the docstrings; promises are asked of the
-cells; the count of parameters is read off the shapes that the parameters are annotated with, and
-checked against the true count.
+Every cell that seqjax exports is in it. Equations, sources and advice come from the docstrings,
+gates and promises from the cells, and the number of parameters from the shapes in the annotations.
 """
 
 import dataclasses
+import functools
 import inspect
 import math
 import re
@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import seqjax as sj
+import seqjax.wrappers
+from seqjax.cell import gates_of
 
 FOLDER = Path(__file__).resolve().parent
 IN_FEATURES, FEATURES = 256, 256
@@ -38,60 +40,16 @@ SYMBOLS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One cell of the catalogue.
+REQUIRED = {"skip": ("k", 2), "window": ("w", 4)}
+"""Letter and value of the fields without a default; another one is shown by its own name, as 2."""
 
-    made: what a user writes, with H for the width. build: that cell at a width. defined: the class or
-    function whose docstring tells of it. same_width: its input must be as wide as it is.
-    """
-
-    made: str
-    build: Callable[[int], sj.Cell]
-    defined: Any
-    same_width: bool = False
-
-
-def plain(*cells: Any) -> list[Entry]:
-    """Entries for cells that need no more than a width."""
-    return [Entry(f"{cell.__name__}(H)", cell, cell) for cell in cells]
-
-
-FAMILIES: dict[str, list[Entry]] = {
-    "Simple networks": [
-        *plain(sj.Elman, sj.IRNN, sj.PreActivationRNN),
-        Entry("SkipRNN(H, skip=k)", lambda H: sj.SkipRNN(H, skip=2), sj.SkipRNN),
-        *plain(sj.ClockworkRNN),
-    ],
-    "Long short-term memory": [
-        *plain(sj.LSTM),
-        Entry("LSTM(H, projection=P)", lambda H: sj.LSTM(H, projection=H // 2), sj.LSTM),
-        *plain(sj.PeepholeLSTM, sj.CIFG, sj.SLSTM),
-        Entry("SLSTM(H, heads=K)", lambda H: sj.SLSTM(H, heads=4), sj.SLSTM),
-    ],
-    "Gated recurrent units": plain(sj.GRU, sj.ChoGRU, sj.MGU),
-    "Diagonal recurrences": plain(sj.DiagonalLSTM, sj.DiagonalGRU),
-    "Linear recurrences": [
-        *plain(sj.MinGRU, sj.MinLSTM, sj.LRU),
-        Entry("LRU(H, state_features=N)", lambda H: sj.LRU(H, state_features=2 * H), sj.LRU),
-        Entry("RGLRU(H)", sj.RGLRU, sj.RGLRU, same_width=True),
-    ],
-    "Without memory": [
-        Entry("TimeDelay(H, window=w)", lambda H: sj.TimeDelay(H, window=4), sj.TimeDelay)
-    ],
+VARIANTS: dict[str, tuple[str, Callable[[int], dict[str, int]]]] = {
+    "LSTM": ("projection=P", lambda H: {"projection": H // 2}),
+    "SLSTM": ("heads=K", lambda H: {"heads": 4}),
+    "LRU": ("state_features=N", lambda H: {"state_features": 2 * H}),
 }
+"""Options that get a row of their own."""
 
-WRAPPERS = (
-    sj.Stack,
-    sj.Bidirectional,
-    sj.Residual,
-    sj.GLU,
-    sj.Dropout,
-    sj.RecurrentDropout,
-    sj.Zoneout,
-    sj.LayerNorm,
-    sj.LearnedState,
-)
 WRAPPED = {
     "Stack((LSTM(H), LSTM(H)))": sj.Stack((sj.LSTM(8), sj.LSTM(8))),
     "Bidirectional(LSTM(H), LSTM(H))": sj.Bidirectional(sj.LSTM(8), sj.LSTM(8)),
@@ -107,9 +65,87 @@ WRAPPED = {
 }
 
 
-def entries() -> list[Entry]:
-    """All cells, in the order of the page."""
-    return [entry for family in FAMILIES.values() for entry in family]
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One row of the catalogue.
+
+    made: the call, with H for the width. build: the cell at a width. defined: the class or function
+    whose docstring describes it.
+    """
+
+    made: str
+    build: Callable[[int], sj.Cell]
+    defined: Any
+
+
+def entries(package: Any = sj) -> list[Entry]:
+    """Return all cells that a package exports: concrete classes, and functions that return a cell."""
+    found: list[Entry] = []
+    for name, thing in vars(package).items():
+        is_cell = inspect.isclass(thing) and issubclass(thing, sj.Cell)
+        is_leaf = is_cell and not inspect.isabstract(thing) and thing not in wrappers().values()
+        if not is_leaf and not _makes_a_cell(thing):
+            continue
+        parameters = inspect.signature(thing).parameters.values()
+        needed = [p.name for p in parameters if p.default is p.empty and p.name != "features"]
+        letters = {field: REQUIRED.get(field, (field, 2)) for field in needed}
+        fixed = {field: value for field, (_, value) in letters.items()}
+        shown = "".join(f", {field}={letter}" for field, (letter, _) in letters.items())
+        found.append(Entry(f"{name}(H{shown})", functools.partial(thing, **fixed), thing))
+        if name in VARIANTS:
+            option, at = VARIANTS[name]
+            build = lambda H, thing=thing, at=at: thing(H, **at(H))
+            found.append(Entry(f"{name}(H, {option})", build, thing))
+    return found
+
+
+def _makes_a_cell(thing: Any) -> bool:
+    """Whether a function returns a cell."""
+    made = inspect.signature(thing).return_annotation if inspect.isfunction(thing) else None
+    return inspect.isclass(made) and issubclass(made, sj.Cell)
+
+
+def family(cell: sj.Cell) -> str:
+    """Return the section of a cell, by its promises."""
+    if sj.as_linear(cell) is not None:
+        return "Linear recurrences"
+    if sj.as_gated(cell) is None:
+        return "Other cells"
+    return "Diagonal recurrences" if cell.mixing == "elementwise" else "Gated cells"
+
+
+def wrappers() -> dict[str, Any]:
+    """Return the wrappers by name."""
+    is_wrapper = lambda thing: inspect.isclass(thing) and issubclass(thing, sj.Cell)
+    exported = vars(seqjax.wrappers).items()
+    return {n: w for n, w in exported if is_wrapper(w) and not inspect.isabstract(w)}
+
+
+def takes(cell: sj.Cell, in_features: int) -> bool:
+    """Whether the cell takes inputs of this size: a cell may need inputs as wide as itself."""
+    try:
+        return shapes_of(cell, in_features) is not None
+    except ValueError:
+        return False
+
+
+def named(cell: sj.Cell) -> str:
+    """Return the gates and units of a cell by name, and the path of its memory."""
+    gates: dict[str, Any] = {}
+
+    def step(key: jax.Array) -> None:
+        params = cell.init(key, cell.features)
+        x = jnp.zeros(cell.features)
+        gates.update(gates_of(cell, params, cell.initial_state(params, key=key), x))
+
+    jax.eval_shape(step, jax.random.key(0))
+    of = lambda kind: ", ".join(name for name, g in gates.items() if g.activation == kind)
+    parts = [
+        f"{what} {of(kind)}" for what, kind in (("gates", "sigmoid"), ("tanh", "tanh")) if of(kind)
+    ]
+    if cell.memory_path in gates:
+        parts.append(f"keeps {cell.memory_path} of its memory at each step")
+    return "; ".join(parts)
 
 
 def paragraphs(thing: Any) -> list[str]:
@@ -214,6 +250,13 @@ def promises(cell: sj.Cell) -> str:
     return ", ".join([*(name for name, kept in kinds.items() if kept), f"mixing {cell.mixing}"])
 
 
+FAMILIES = {
+    "Gated cells": "An affine recurrence followed by a rule on each row: one recurrent matmul a step.",
+    "Diagonal recurrences": "Gated cells whose recurrent matrix is diagonal: units do not mix.",
+    "Linear recurrences": "Linear in the state, with coefficients that do not depend on it.",
+    "Other cells": "More than one matmul of the state in a step, or none.",
+}
+
 INTRODUCTION = """
 # Cells
 
@@ -237,25 +280,29 @@ the identity and leaves it as it learns; which modules of a Clockwork RNN tick d
 
 
 def document() -> str:
-    """The whole page."""
+    """Write the whole page."""
+    families: dict[str, list[Entry]] = {name: [] for name in FAMILIES}
+    for entry in entries():
+        families[family(entry.build(FEATURES))].append(entry)
     rows, sections = [], []
-    for family, members in FAMILIES.items():
-        sections += [f"## {family}", ""]
+    for name, members in families.items():
+        rows += [row(entry) for entry in members]
+        sections += [f"## {name}", "", FAMILIES[name], ""]
         for defined in dict.fromkeys(entry.defined for entry in members):
-            variants = [entry for entry in members if entry.defined is defined]
-            rows += [row(entry, defined.__name__) for entry in variants]
-            sections += section(defined, variants)
-    sections += ["## Wrappers", "", "Each is itself a cell, made of cells.", ""]
+            first = next(e for e in entries() if e.defined is defined)
+            if family(first.build(FEATURES)) == name:
+                sections += section(defined, [e for e in entries() if e.defined is defined])
+    sections += ["## Wrappers", "", "A wrapper is a cell around other cells.", ""]
     sections += [
         "| wrapped | promises |",
         "|---|---|",
         *(f"| `{made}` | {promises(cell)} |" for made, cell in WRAPPED.items()),
         "",
-        "What goes layer by layer leaves each inner cell its own promises: `sj.explain` shows them.",
+        "A wrapper that runs layer by layer leaves each inner cell its own promises: see `sj.explain`.",
         "",
     ]
-    for wrapper in WRAPPERS:
-        sections += [f"### {wrapper.__name__}", "", *equation_block(wrapper)]
+    for name, wrapper in wrappers().items():
+        sections += [f"### {name}", "", *equation_block(wrapper)]
         sections += [*advice(wrapper), *source(wrapper)]
     table = [
         f"| cell | gated | linear | mixing | parameters | at D = H = {FEATURES} |",
@@ -266,12 +313,12 @@ def document() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def row(entry: Entry, heading: str) -> str:
+def row(entry: Entry) -> str:
     """One line of the table of promises."""
     cell = entry.build(FEATURES)
     tick = lambda promise: "yes" if promise is not None else ""
     cells = [
-        f"[`{entry.made}`](#{heading.lower()})",
+        f"[`{entry.made}`](#{entry.defined.__name__.lower()})",
         tick(sj.as_gated(cell)),
         tick(sj.as_linear(cell)),
         cell.mixing,
@@ -288,7 +335,8 @@ def section(defined: Any, variants: list[Entry]) -> list[str]:
     for entry in variants:
         cell = entry.build(FEATURES)
         count = parameter_count(cell, shapes_of(cell, IN_FEATURES))
-        lines.append(f"- `{entry.made}`: {promises(cell)}; {count} parameters")
+        names = f"; {named(cell)}" if named(cell) else ""
+        lines.append(f"- `{entry.made}`: {promises(cell)}{names}; {count} parameters")
     return [*lines, "", *source(defined)]
 
 
