@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.gates import name_gate, packed_gates
 from seqjax.initializers import Initializer
-from seqjax.numerics import state_dtype
 
 
 class CIFGParams(NamedTuple):
@@ -49,6 +48,7 @@ class CIFG(PackedCell[CIFGParams, CIFGState]):
     bounded.
     """
 
+    state_type = CIFGState
     additive = True
     saves_gates = True
     memory_path = "f"
@@ -67,13 +67,6 @@ class CIFG(PackedCell[CIFGParams, CIFGState]):
         # Packed order f, g, o: that of the LSTM without its i.
         biases = (self.forget_bias, self.bias_init, self.bias_init)
         return CIFGParams(*draw_kernels(self, key, in_features, biases))
-
-    def initial_state(
-        self, params: CIFGParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
-    ) -> CIFGState:
-        """h_0 = c_0 = 0."""
-        shape, dtype = (*batch_shape, self.features), state_dtype(self)
-        return CIFGState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
     def gate(
         self, gate_params: tuple[()], z: Array, r: Array, state: CIFGState

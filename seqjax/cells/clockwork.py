@@ -58,6 +58,7 @@ class ClockworkRNN(PackedCell[ClockworkParams, ClockworkState]):
     Choose it where the data have known slow and fast rhythms, and gates are too slow.
     """
 
+    state_type = ClockworkState
     additive = True
 
     features: int

@@ -14,7 +14,7 @@ from seqjax.cell import Mixing
 from seqjax.cells.packed import PackedCell, Rule, oppose_input_gate
 from seqjax.gates import name_gate, packed_gates
 from seqjax.initializers import Initializer, as_rule, draw_gates
-from seqjax.numerics import compute_dtype, state_dtype
+from seqjax.numerics import compute_dtype
 
 
 class DiagonalLSTMParams(NamedTuple):
@@ -57,6 +57,7 @@ class DiagonalLSTM(PackedCell[DiagonalLSTMParams, DiagonalLSTMState]):
     Choose it in stacks, where the weights of a recurrent matrix cost more than they bring.
     """
 
+    state_type = DiagonalLSTMState
     additive = True
     saves_gates = True
     memory_path = "f"
@@ -81,17 +82,6 @@ class DiagonalLSTM(PackedCell[DiagonalLSTMParams, DiagonalLSTMState]):
         biases = (self.bias_init, self.forget_bias, self.bias_init, self.bias_init)
         W, u, b = draw_diagonal_kernels(self, key, in_features, biases)
         return DiagonalLSTMParams(W, u, oppose_input_gate(self.forget_bias, b))
-
-    def initial_state(
-        self,
-        params: DiagonalLSTMParams,
-        batch_shape: tuple[int, ...] = (),
-        *,
-        key: Array | None = None,
-    ) -> DiagonalLSTMState:
-        """h_0 = c_0 = 0."""
-        shape, dtype = (*batch_shape, self.features), state_dtype(self)
-        return DiagonalLSTMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
     def recurrent_kernel(self, params: DiagonalLSTMParams) -> Array:
         """diag(u), as one block for each unit: [features, 1, 4, 1]."""
@@ -142,6 +132,7 @@ class DiagonalGRU(PackedCell[DiagonalGRUParams, DiagonalGRUState]):
     Choose it where a `DiagonalLSTM` is too large: one state in place of two.
     """
 
+    state_type = DiagonalGRUState
     memory_path = "z"
     longer_memory = "update_bias=sj.initializers.Chrono({steps})"
 
@@ -169,16 +160,6 @@ class DiagonalGRU(PackedCell[DiagonalGRUParams, DiagonalGRUState]):
         # Packed order r, z, n, as the GRU has it.
         biases = (self.bias_init, update_bias, self.bias_init)
         return DiagonalGRUParams(*draw_diagonal_kernels(self, key, in_features, biases))
-
-    def initial_state(
-        self,
-        params: DiagonalGRUParams,
-        batch_shape: tuple[int, ...] = (),
-        *,
-        key: Array | None = None,
-    ) -> DiagonalGRUState:
-        """h_0 = 0."""
-        return DiagonalGRUState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
     def recurrent_kernel(self, params: DiagonalGRUParams) -> Array:
         """diag(u), as one block for each unit: [features, 1, 3, 1]."""

@@ -48,6 +48,7 @@ class Elman(PackedCell[ElmanParams, ElmanState]):
     Choose it to learn how recurrence works, and for short memories: it is the smallest and fastest.
     """
 
+    state_type = ElmanState
     additive = True
     saves_gates = True
     memory_path = "1 - α"
@@ -71,12 +72,6 @@ class Elman(PackedCell[ElmanParams, ElmanState]):
     def init(self, key: Array, in_features: int) -> ElmanParams:
         """W by `input_init`, U by `recurrent_init`, b by `bias_init`."""
         return ElmanParams(*draw_kernels(self, key, in_features, (self.bias_init,)))
-
-    def initial_state(
-        self, params: ElmanParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
-    ) -> ElmanState:
-        """h_0 = 0."""
-        return ElmanState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
     def gate(
         self, gate_params: tuple[()], z: Array, r: Array, state: ElmanState

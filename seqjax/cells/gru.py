@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from seqjax.cells.packed import PackedCell, draw_kernels
 from seqjax.gates import packed_gates, save_for_backward
 from seqjax.initializers import Initializer, draw
-from seqjax.numerics import add_vector, state_dtype
+from seqjax.numerics import add_vector
 
 
 class GRUParams(NamedTuple):
@@ -46,6 +46,7 @@ class GRU(PackedCell[GRUParams, GRUState]):
     Choose it where an LSTM is too large: three gates and one state instead of four and two.
     """
 
+    state_type = GRUState
     saves_gates = True
     memory_path = "z"
     longer_memory = "update_bias=sj.initializers.Chrono({steps})"
@@ -73,12 +74,6 @@ class GRU(PackedCell[GRUParams, GRUState]):
             *draw_kernels(self, kernel_key, in_features, biases),
             inner_bias=draw(self.bias_init, inner_key, (self.features,), self.param_dtype),
         )
-
-    def initial_state(
-        self, params: GRUParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
-    ) -> GRUState:
-        """h_0 = 0."""
-        return GRUState(h=jnp.zeros((*batch_shape, self.features), state_dtype(self)))
 
     def gate_params(self, params: GRUParams) -> Array:
         """c_n: the only weight that enters between the two matmuls and the gates."""

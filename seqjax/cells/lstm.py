@@ -58,6 +58,7 @@ class LSTM(PackedCell[LSTMParams, LSTMState]):
     Choose it first: it learns most things well, and every other cell is measured against it.
     """
 
+    state_type = LSTMState
     additive = True
     saves_gates = True
     memory_path = "f"

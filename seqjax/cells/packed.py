@@ -1,7 +1,7 @@
 """What gated cells with packed kernels share: their affine maps, and their initial values."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from seqjax import checks
 from seqjax.cell import GatedCell, P, Params, S, State
 from seqjax.fields import check_fields
 from seqjax.initializers import Chrono, Initializer, draw_gates
-from seqjax.numerics import affine, compute_dtype
+from seqjax.numerics import affine, compute_dtype, state_dtype
 
 Rule = Initializer | str | float
 
@@ -22,16 +22,25 @@ class PackedCell(GatedCell[P, S]):
     y_t = h_t
 
     A gated cell whose params have the fields input_kernel (W), recurrent_kernel (U) and bias (b), each
-    packed gate by gate along the last axis, and whose state has the field h. A leaf adds its initial
-    values and its `gate`, and says where it differs.
+    packed gate by gate along the last axis, and whose state is a NamedTuple of [*batch, features],
+    zero at first, one of them h. A leaf adds `state_type`, `init` and `gate`.
     """
 
+    state_type: ClassVar[type[tuple[Any, ...]]]
     param_dtype: Any
     dtype: Any
 
     def __post_init__(self) -> None:
         """Validate hyperparameters."""
         check_fields(self)
+
+    def initial_state(
+        self, params: P, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
+    ) -> S:
+        """Return a state of zeros."""
+        fields = getattr(self.state_type, "_fields")  # noqa: B009 - a NamedTuple, for the type checker
+        zeros = lambda: jnp.zeros((*batch_shape, self.features), state_dtype(self))
+        return cast(S, self.state_type(*(zeros() for _ in fields)))
 
     def project(self, params: Params, x: Array) -> Array:
         """W x_t + b, for all gates."""

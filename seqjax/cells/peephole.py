@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 from seqjax.cells.packed import PackedCell, draw_kernels, oppose_input_gate
 from seqjax.gates import name_gate
 from seqjax.initializers import Initializer, Normal, draw_gates
-from seqjax.numerics import state_dtype
 
 SMALL = Normal(0.1)
 """How all weights of Greff et al. 2017 start."""
@@ -58,6 +57,7 @@ class PeepholeLSTM(PackedCell[PeepholeLSTMParams, PeepholeLSTMState]):
     Choose it where the task is to count steps or to time them exactly.
     """
 
+    state_type = PeepholeLSTMState
     additive = True
     memory_path = "f"
     longer_memory = "forget_bias=sj.initializers.Chrono({steps})"
@@ -80,17 +80,6 @@ class PeepholeLSTM(PackedCell[PeepholeLSTMParams, PeepholeLSTMState]):
         rules, shape = (self.peephole_init,) * 3, (self.features,)
         p = draw_gates(rules, peephole_key, shape, self.param_dtype)
         return PeepholeLSTMParams(W, U, oppose_input_gate(self.forget_bias, b), p)
-
-    def initial_state(
-        self,
-        params: PeepholeLSTMParams,
-        batch_shape: tuple[int, ...] = (),
-        *,
-        key: Array | None = None,
-    ) -> PeepholeLSTMState:
-        """h_0 = c_0 = 0."""
-        shape, dtype = (*batch_shape, self.features), state_dtype(self)
-        return PeepholeLSTMState(h=jnp.zeros(shape, dtype), c=jnp.zeros(shape, dtype))
 
     def gate_params(self, params: PeepholeLSTMParams) -> Array:
         """p: the only weights that meet the memory, which lives between the gates."""

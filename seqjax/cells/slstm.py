@@ -13,7 +13,7 @@ from seqjax.cell import Mixing
 from seqjax.cells.packed import PackedCell
 from seqjax.gates import name_gate
 from seqjax.initializers import Initializer, draw, draw_gates
-from seqjax.numerics import compute_dtype, state_dtype
+from seqjax.numerics import compute_dtype
 
 ForgetGate = Literal["sigmoid", "exp"]
 
@@ -76,6 +76,7 @@ class SLSTM(PackedCell[SLSTMParams, SLSTMState]):
     mix, as tracking a state asks.
     """
 
+    state_type = SLSTMState  # m_0 = 0, not -∞: weight decay would turn a learned -∞ into NaN
     additive = True
     memory_path = "1 - i'/n"
     longer_memory = "a higher forget_bias"
@@ -125,14 +126,6 @@ class SLSTM(PackedCell[SLSTMParams, SLSTMState]):
             jax.vmap(jax.vmap(block, out_axes=1))(keys),
             draw_gates(biases, bias_key, (size,), dtype),
         )
-
-    def initial_state(
-        self, params: SLSTMParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
-    ) -> SLSTMState:
-        """h_0 = c_0 = n_0 = m_0 = 0: an empty memory."""
-        # m_0 = -∞ would say the same, but weight decay would make NaN of it in a learned state.
-        shape, dtype = (*batch_shape, self.features), state_dtype(self)
-        return SLSTMState(*(jnp.zeros(shape, dtype) for _ in SLSTMState._fields))
 
     def recurrent_kernel(self, params: SLSTMParams) -> Array:
         """R, as a matrix where there is one head."""
