@@ -21,8 +21,6 @@ from seqjax.cell import Layered as Layered
 from seqjax.cell import LinearCell as LinearCell
 from seqjax.cell import as_gated as as_gated
 from seqjax.cell import as_linear as as_linear
-from seqjax.cells.cho_gru import ChoGRU as ChoGRU
-from seqjax.cells.cifg import CIFG as CIFG
 from seqjax.cells.clockwork import ClockworkRNN as ClockworkRNN
 from seqjax.cells.diagonal import DiagonalGRU as DiagonalGRU
 from seqjax.cells.diagonal import DiagonalLSTM as DiagonalLSTM
@@ -30,12 +28,14 @@ from seqjax.cells.elman import IRNN as IRNN
 from seqjax.cells.elman import Elman as Elman
 from seqjax.cells.elman import PreActivationRNN as PreActivationRNN
 from seqjax.cells.gru import GRU as GRU
+from seqjax.cells.gru import ChoGRU as ChoGRU
 from seqjax.cells.lru import LRU as LRU
+from seqjax.cells.lstm import CIFG as CIFG
 from seqjax.cells.lstm import LSTM as LSTM
+from seqjax.cells.lstm import PeepholeLSTM as PeepholeLSTM
 from seqjax.cells.mgu import MGU as MGU
 from seqjax.cells.minimal import MinGRU as MinGRU
 from seqjax.cells.minimal import MinLSTM as MinLSTM
-from seqjax.cells.peephole import PeepholeLSTM as PeepholeLSTM
 from seqjax.cells.rglru import RGLRU as RGLRU
 from seqjax.cells.skip import SkipRNN as SkipRNN
 from seqjax.cells.slstm import SLSTM as SLSTM

@@ -32,9 +32,8 @@ from benchmarks.peers.problem import (
 )
 from benchmarks.peers.worker import Worker
 from benchmarks.processes import MeasurementError
-from seqjax.cells.cho_gru import ChoGRUParams
 from seqjax.cells.elman import ElmanParams
-from seqjax.cells.gru import GRUParams
+from seqjax.cells.gru import ChoGRUParams, GRUParams
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.cells.cho_gru import ChoGRUParams, ChoGRUState
-from seqjax.cells.gru import GRUParams, GRUState
+from seqjax.cells.gru import ChoGRUParams, ChoGRUState, GRUParams, GRUState
 from tests.cells import comparison
 from tests.cells.comparison import FEATURES, SIZES, Comparison, reordered, unpacked
 from tests.oracles import sigmoid

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.cells.cifg import CIFGParams
-from seqjax.cells.lstm import LSTMParams, LSTMState
+from seqjax.cells.lstm import CIFGParams, LSTMParams, LSTMState
 from tests.cells import comparison
 from tests.cells.comparison import FEATURES, SIZES, Comparison, split, unpacked
 from tests.oracles import sigmoid

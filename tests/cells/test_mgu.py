@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.cells.cho_gru import ChoGRUParams, ChoGRUState
+from seqjax.cells.gru import ChoGRUParams, ChoGRUState
 from seqjax.cells.mgu import MGUParams, MGUState
 from tests.cells import comparison
 from tests.cells.comparison import FEATURES, SIZES, Comparison, unpacked

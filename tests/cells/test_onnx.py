@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.cells.cifg import CIFGParams, CIFGState
-from seqjax.cells.peephole import PeepholeLSTMParams, PeepholeLSTMState
+from seqjax.cells.lstm import CIFGParams, CIFGState, PeepholeLSTMParams, PeepholeLSTMState
 
 pytestmark = [pytest.mark.peer, pytest.mark.usefixtures("quick_compilation")]
 

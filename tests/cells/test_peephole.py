@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.cells.lstm import LSTMParams, LSTMState
-from seqjax.cells.peephole import PeepholeLSTMParams, PeepholeLSTMState
+from seqjax.cells.lstm import LSTMParams, LSTMState, PeepholeLSTMParams, PeepholeLSTMState
 from tests.cells import comparison
 from tests.cells.comparison import FEATURES, SIZES, Comparison, unpacked
 from tests.oracles import sigmoid
