@@ -18,6 +18,7 @@ def unchecked() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
     """For programs that run once on a few numbers, whose time is all the compiler's."""
+    before = jax.config.values["jax_disable_most_optimizations"]  # True in `make test`
     jax.config.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_disable_most_optimizations", before)
