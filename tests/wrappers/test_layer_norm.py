@@ -12,7 +12,6 @@ from seqjax.cells.gru import GRUParams, GRUState
 from seqjax.cells.lstm import LSTMParams, LSTMState
 from seqjax.wrappers.layer_norm import LayerNormParams
 from tests import oracles
-from tests.contract.registry import LeakySum
 from tests.oracles import sigmoid
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -187,23 +186,6 @@ def test_other_gated_cells_are_normalised_too(build, key):
     _, plain = sj.unroll(cell.cell, params.cell, jax.random.normal(key, (5, 2, 3)))
     assert np.all(np.isfinite(ys))
     assert not np.allclose(ys, plain, atol=0.01)
-
-
-@pytest.mark.parametrize(
-    "cell",
-    [
-        sj.Stack((sj.LSTM(3),)),
-        sj.MinGRU(3),
-        sj.LSTM(4, projection=2),
-        LeakySum(3),
-        sj.Dropout(sj.LSTM(3), 0.5),
-    ],
-    ids=lambda cell: type(cell).__name__,
-)
-def test_a_cell_that_is_not_gated_is_refused(cell):
-    message = r"LayerNorm: cell: expected a gated cell, .*got .*wrap each layer of a stack"
-    with pytest.raises(ValueError, match=message):
-        sj.LayerNorm(cell)
 
 
 @pytest.mark.parametrize("cell", [sj.Elman(1), sj.GRU(1)])

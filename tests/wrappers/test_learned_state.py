@@ -195,8 +195,3 @@ def test_both_directions_start_from_states_of_their_own(key, xs):
         start = start._replace(h=jnp.broadcast_to(h, start.h.shape))
         _, expected = sj.unroll(sj.GRU(2), p, xs, start, reverse=reverse)
         np.testing.assert_allclose(part, expected, rtol=1e-6)
-
-
-def test_what_is_no_cell_is_refused(unchecked):
-    with pytest.raises(ValueError, match="LearnedState: cell: expected a Cell, got None"):
-        sj.LearnedState(None)  # pyright: ignore[reportArgumentType] - refused on purpose

@@ -1,7 +1,7 @@
 """Zoneout against the NumPy loop under the masks that it drew; which states can be kept."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -339,25 +339,3 @@ def test_a_users_cell_without_output_is_refused(key):
     message = r"LeakySum: output\(params, state, x\) is not defined; a wrapper that changes"
     with pytest.raises(ValueError, match=message):
         sj.unroll(cell, cell.init(key, 2), jnp.ones((4, 2)), key=key)
-
-
-def test_a_layered_cell_is_refused():
-    message = r"Zoneout: cell: expected a cell with a step of its own, got Stack\(.*inside it"
-    with pytest.raises(ValueError, match=message):
-        sj.Zoneout(sj.Stack((sj.LSTM(2),)), rate=0.5)
-
-
-def test_noise_without_a_key_is_refused(key):
-    cell = sj.Zoneout(sj.LSTM(3), rate=0.0, memory_rate=0.5)
-    message = r"Zoneout: key is None; masks at rate 0\.5 need a key .*deterministic\(\)"
-    with pytest.raises(ValueError, match=message):
-        cell.initial_state(cell.init(key, 2))
-
-
-@pytest.mark.parametrize("field", ["rate", "memory_rate"])
-@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan"), "half"])
-def test_a_rate_outside_zero_to_one_is_refused(field, value, unchecked):
-    rates: Any = {"rate": 0.5} | {field: value}
-    message = rf"Zoneout: {field}: expected a rate in \[0, 1\), got {value!r}"
-    with pytest.raises(ValueError, match=message):
-        sj.Zoneout(sj.LSTM(3), **rates)
