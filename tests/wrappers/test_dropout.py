@@ -1,5 +1,7 @@
 """Dropout: on outputs and recurrent inputs with one mask for a sequence, and on weights."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,7 +85,8 @@ def test_what_is_dropped_has_no_gradient(params, xs, key):
 def test_the_rate_is_the_share_that_is_dropped_and_each_row_has_its_own_mask(rate, key):
     outputs = sj.Dropout(sj.Elman(100), rate)
     operands = sj.RecurrentDropout(sj.SkipRNN(50, skip=2), rate)  # h_{t-1} and h_{t-2}
-    masks = [c.initial_state(c.init(key, 1), (400,), key=key).mask for c in (outputs, operands)]
+    cells: tuple[Any, ...] = (outputs, operands)
+    masks = [c.initial_state(c.init(key, 1), (400,), key=key).mask for c in cells]
     weights = sj.drop_weights({"recurrent_kernel": jnp.ones((400, 100))}, key, rate)
     for kept in (*masks, weights["recurrent_kernel"] != 0):
         kept = np.asarray(kept)
