@@ -4,8 +4,7 @@ A recurrent cell is one pure function, `step(params, state, x) -> (state, y)`. H
 time, differentiated, trained and looked at are separate layers over that one contract.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
 
 from seqjax import data as data
 from seqjax import diagnostics as diagnostics
@@ -14,6 +13,7 @@ from seqjax import losses as losses
 from seqjax import metrics as metrics
 from seqjax import models as models
 from seqjax import optim as optim
+from seqjax import training as training
 from seqjax.cell import Cell as Cell
 from seqjax.cell import Child as Child
 from seqjax.cell import GatedCell as GatedCell
@@ -77,14 +77,14 @@ from seqjax.wrappers import Wrapper as Wrapper
 from seqjax.wrappers import Zoneout as Zoneout
 from seqjax.wrappers import drop_weights as drop_weights
 
-if TYPE_CHECKING:
-    from seqjax import training as training
-
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    """`seqjax.training` on first use: it needs orbax and rich, which `seqjax[train]` installs."""
-    if name == "training":
-        return importlib.import_module("seqjax.training")
-    raise AttributeError(f"module 'seqjax' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    """The public names, without the modules that they come from."""
+    modules = (data, diagnostics, initializers, losses, metrics, models, optim, training)
+    return sorted(
+        name
+        for name, value in globals().items()
+        if name != "ModuleType" and (value in modules or not isinstance(value, ModuleType))
+    )

@@ -1,10 +1,15 @@
 """What the package shows to the world: every public name is documented, and importing it is light."""
 
+import ast
 import importlib
 import inspect
+import itertools
+import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -69,7 +74,15 @@ def test_the_names_that_other_code_depends_on_are_there():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'GRUU'"):
-        _ = seqjax.GRUU
+        _ = seqjax.GRUU  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_dir_shows_what_is_public_and_no_internals():
+    modules = {name for name in dir(seqjax) if inspect.ismodule(getattr(seqjax, name))}
+    public = {"data", "diagnostics", "initializers", "losses", "metrics", "models", "optim"}
+    assert modules == public | {"training"}
+    assert {"LSTM", "unroll", "fit"} & set(dir(seqjax)) == {"LSTM", "unroll"}
+    assert (pathlib.Path(seqjax.__file__).parent / "py.typed").is_file()
 
 
 def test_importing_seqjax_brings_in_nothing_heavy():
@@ -90,3 +103,65 @@ def test_importing_seqjax_brings_in_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_training_needs_orbax_and_rich_only_where_they_are_used(tmp_path):
+    code = """
+import sys
+sys.modules |= dict.fromkeys(["orbax", "orbax.checkpoint", "rich", "etils", "matplotlib"])
+import jax, optax, seqjax as sj
+loss = lambda params, carry, batch, key: (params**2, (carry, {}))
+state = sj.training.TrainState.create(1.0, optax.sgd(0.1), jax.random.key(0))
+fit = lambda **options: sj.training.fit(loss, optax.sgd(0.1), state, [0.0], steps=2, **options)
+print(round(float(fit(display=False).state.params), 2))
+windows = sj.data.Windows(sj.data.lanes(range(9), 1), 2)
+for call in (fit, lambda: sj.training.Checkpoints(sys.argv[1])):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.stdout.splitlines() == [
+        "0.64",
+        "fit: display needs the rich package: pip install 'seqjax[train]'; or pass display=False",
+        "Checkpoints needs the orbax-checkpoint package: pip install 'seqjax[train]'",
+    ], result.stderr
+
+
+ROOT = pathlib.Path(seqjax.__file__).parent.parent
+MODULE_OF = {"orbax-checkpoint": "orbax", "dm-haiku": "haiku", "scikit-learn": "sklearn"}
+BY_NAME = {"beartype", "tokenizers"}  # imported by a string
+TO_COME = {"flax"}
+COMMANDS = {"import-linter", "pre-commit", "pyright", "pytest-xdist", "ruff"}
+
+
+def imported(*folders):
+    """The packages that Python files in these folders import, except our own and the standard ones."""
+    names = set()
+    for file in itertools.chain(*((ROOT / folder).rglob("*.py") for folder in folders)):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.split(".")[0])
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
+                names |= {
+                    str(a.value).split(".")[0] for a in node.args if isinstance(a, ast.Constant)
+                }
+    scripts = {file.stem for file in (ROOT / "examples").glob("*.py")}
+    own = {"seqjax", "benchmarks", "docs", "examples", "tests", *scripts}
+    return names - sys.stdlib_module_names - own
+
+
+def test_the_packages_that_are_declared_are_those_that_are_imported():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
+    named = lambda group: {re.split(r"[\[>=]", text)[0] for text in groups[group]} - {"seqjax"}
+    modules = lambda *names: {MODULE_OF.get(n, n) for name in names for n in named(name)}
+    library, extras = imported("seqjax"), ("train", "plot", "music", "text")
+    assert modules("") - TO_COME <= library <= modules("", *extras)
+    everywhere = imported("seqjax", "examples", "benchmarks", "tests") | BY_NAME
+    assert modules(*extras) <= imported("seqjax", "examples") | BY_NAME
+    assert modules("interop", "dev") - COMMANDS <= everywhere <= modules(*groups) | BY_NAME

@@ -1,7 +1,6 @@
-"""Checkpoints through orbax: a training state, and the plain facts that go with it."""
+"""Checkpoints through orbax: a training state, and the JSON facts that go with it."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
-from etils import epath
 
 from seqjax.training.state import TrainState
 
@@ -20,11 +17,21 @@ class Checkpoints:
 
     A checkpoint appears whole or not at all: it is written beside and then renamed, so a process that
     is killed while it saves leaves the one before. Arrays are restored into a target of the same
-    structure; facts are JSON. Nothing is ever unpickled.
+    structure; facts are JSON. Nothing is ever unpickled. Needs the `orbax-checkpoint` package.
     """
 
     def __init__(self, directory: str | os.PathLike[str], keep: int = 2) -> None:
-        """The folder is made where there is none."""
+        """Make the folder where there is none.
+
+        Raises an ImportError where orbax-checkpoint is not installed.
+        """
+        try:
+            import orbax.checkpoint as ocp  # lazily: it takes seconds
+        except ImportError:
+            raise ImportError(
+                "Checkpoints needs the orbax-checkpoint package: pip install 'seqjax[train]'"
+            ) from None
+        self._ocp: Any = ocp
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=False, create=True
         )
@@ -37,64 +44,67 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, facts: dict[str, Any]) -> None:
-        """Keep `state` and `facts` (JSON values) under the step of the state."""
+        """Save `state` and `facts` (JSON values) under the step of the state."""
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         self._manager.save(
             step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), facts=ocp.args.JsonSave(facts)
+            args=self._ocp.args.Composite(
+                state=self._ocp.args.StandardSave(state), facts=self._ocp.args.JsonSave(facts)
             ),
         )
         self._manager.wait_until_finished()
 
     def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """The newest state, into the structure of `target` (arrays or shapes), and its facts.
+        """Restore the newest state, into the structure of `target` (arrays or shapes), and its facts.
 
-        Raises a ValueError where there is none, or where it is damaged or does not fit the target.
+        Raises a ValueError for no checkpoint, a damaged one, and one that does not fit the target.
         """
         step = self._check("restore", target)
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(_placed(target)), facts=ocp.args.JsonRestore()
+        args = self._ocp.args.Composite(
+            state=self._ocp.args.StandardRestore(_placed(target)),
+            facts=self._ocp.args.JsonRestore(),
         )
         with self._reading("restore", step):
             restored = self._manager.restore(step, args=args)
             return restored["state"], restored["facts"]
 
     def restore_params(self, target: Any) -> Any:
-        """The params of the newest state alone, into the structure of `target` (arrays or shapes).
+        """Restore the newest params alone, into the structure of `target` (arrays or shapes).
 
         For evaluation and generation, where the optimizer that made them need not be known; `target`
         may be `jax.eval_shape(model.init, key)`.
 
-        Raises a ValueError where there is none, or where it is damaged or does not fit the target.
+        Raises a ValueError for no checkpoint, a damaged one, and one that does not fit the target.
         """
         step = self._check("restore_params", {"params": target})
         item = {"params": _placed(target)}
-        args = ocp.args.PyTreeRestore(
+        args = self._ocp.args.PyTreeRestore(
             item,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(item),
+            restore_args=self._ocp.checkpoint_utils.construct_restore_args(item),
             partial_restore=True,
         )
         # Not through the manager, which reads only what it was told to write: whole states.
         with self._reading("restore_params", step):
-            return ocp.PyTreeCheckpointHandler().restore(self._folder(step), args=args)["params"]
+            return self._ocp.PyTreeCheckpointHandler().restore(self._folder(step), args=args)[
+                "params"
+            ]
 
     def close(self) -> None:
         """Let go of the folder."""
         self._manager.close()
 
-    def _folder(self, step: int) -> epath.Path:
-        return epath.Path(self.directory) / str(step) / "state"
+    def _folder(self, step: int) -> Any:
+        return self._manager.directory / str(step) / "state"
 
     @contextlib.contextmanager
     def _reading(self, name: str, step: int) -> Iterator[None]:
-        """A ValueError that names the folder and a way out, for what a damaged file raises inside."""
+        """Turn what a damaged file raises into a ValueError that names the folder and a way out."""
         try:
             yield
-        # What orbax lets out for files that are missing, cut off or overwritten. No RuntimeError: memory
-        # that ran out says nothing against the checkpoint.
+        # What orbax raises for files that are missing, cut off or overwritten. Not RuntimeError: running
+        # out of memory does not mean that the checkpoint is damaged.
         except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
             before = max((s for s in self._manager.all_steps() if s < step), default=None)
             rest = "begins anew" if before is None else f"goes on from the one before, {before}"
@@ -105,16 +115,16 @@ class Checkpoints:
             ) from error
 
     def _check(self, name: str, target: Any) -> int:
-        """The newest step, once its arrays are those of `target`, which may be a part of the state.
+        """The newest step, after its arrays are compared with `target`, a state or a part of it.
 
-        Before anything is read: orbax casts where dtypes differ, passes over what is stored but not
-        asked for, and leaves threads in flight where shapes differ.
+        Compare before anything is read: orbax casts where dtypes differ, ignores arrays that are stored
+        but not in the target, and leaves threads running where shapes differ.
         """
         step = self.latest
         if step is None:
             raise ValueError(f"{name}: {self.directory} holds no checkpoint")
         with self._reading(name, step):
-            stored = ocp.PyTreeCheckpointHandler().metadata(self._folder(step)).tree
+            stored = self._ocp.PyTreeCheckpointHandler().metadata(self._folder(step)).tree
             if isinstance(target, dict):
                 stored = {part: stored[part] for part in target}
             there = _described(stored)
@@ -152,16 +162,3 @@ def _described(tree: Any) -> dict[str, str]:
         jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(jax.tree.map(words, tree))
     }
-
-
-def holds_checkpoint(run: Path) -> bool:
-    """Whether the folder of a run holds a whole checkpoint, and not only the folder for them."""
-    folder = run / "checkpoints"
-    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)

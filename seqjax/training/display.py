@@ -2,91 +2,130 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
+import numpy as np
+
+from seqjax.training.evaluation import Record
+from seqjax.training.loop import Callback, Run
 
 MOST_NATS = 20
-"""More than this is not of a token, whatever the vocabulary, but of a whole step of many numbers."""
+"""More nats than this are those of a whole step of many numbers, not of a token."""
+
+FORMATS: dict[str, Callable[[float], str]] = {
+    "nats": lambda v: f"{v:.3f} (perplexity {math.exp(v):.2f})" if v < MOST_NATS else f"{v:.3f}",
+}
+"""How metrics of these names are shown; any other has three decimals."""
 
 
-class Display:
-    """A live line on a terminal; elsewhere a plain line now and then.
+class Display(Callback):
+    """A live line on a terminal; elsewhere a plain line now and then. Needs the `rich` package.
 
-    The line: step, metrics (with the perplexity, where the metric is nats per token), targets a
-    second, the share of clipped steps, skipped steps if any, time left.
+    The line shows step, metrics, targets a second, the share of clipped steps, skipped steps if any,
+    and the time left. A target is what the loss counts: a token, or the class of a sequence.
     """
 
-    def __init__(self, steps: int, start: int, *, enabled: bool, plain_every: float = 10.0) -> None:
-        """`start` steps of `steps` are done; `plain_every` seconds between lines off a terminal."""
-        self.console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
-        self.plain_every = plain_every
-        self.live = enabled and self.console.is_terminal
-        self._next = -math.inf
-        columns = [
-            # Counter and time left keep their place on a narrow terminal; the end of the text is cut.
-            MofNCompleteColumn(
-                table_column=Column(no_wrap=True, min_width=2 * len(str(steps)) + 1)
-            ),
-            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-            TextColumn(
-                "{task.fields[line]}",
-                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
-            ),
-        ]
-        if self.console.width >= 100:
-            columns.insert(1, BarColumn(bar_width=20))
-        self._progress = Progress(
-            TextColumn("step", table_column=Column(no_wrap=True, min_width=4)),
-            *columns,
-            console=self.console,
+    def __init__(self, plain_every: float = 10.0) -> None:
+        """plain_every: seconds between lines off a terminal."""
+        self._plain_every = plain_every
+        self._next, self._progress = -math.inf, None
+
+    def on_start(self, run: Run) -> None:
+        """Begin to draw."""
+        try:
+            from rich import console, markup, progress, table
+        except ImportError:
+            raise ImportError(
+                f"{run.name}: display needs the rich package: pip install 'seqjax[train]'; or pass "
+                "display=False"
+            ) from None
+        self._console = console.Console(highlight=False, soft_wrap=True)
+        self._escape, self._live = markup.escape, self._console.is_terminal
+        # Counter and time left keep their place on a narrow terminal; the end of the text is cut.
+        fixed = lambda width: table.Column(no_wrap=True, min_width=width)
+        line = table.Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        bar = [progress.BarColumn(bar_width=20)] * (self._console.width >= 100)
+        self._progress = progress.Progress(
+            progress.TextColumn("step", table_column=fixed(4)),
+            progress.MofNCompleteColumn(table_column=fixed(2 * len(str(run.steps)) + 1)),
+            *bar,
+            progress.TimeRemainingColumn(table_column=fixed(7)),
+            progress.TextColumn("{task.fields[line]}", table_column=line),
+            console=self._console,
             expand=True,
-            disable=not self.live,
+            disable=not self._live,
             refresh_per_second=4,
         )
-        self._task = self._progress.add_task("", total=steps, completed=start, line="compiling …")
-
-    def __enter__(self) -> "Display":
-        """Begin to draw."""
+        self._task = self._progress.add_task(
+            "", total=run.steps, completed=run.step, line="compiling …"
+        )
+        self._rate_from = run.seconds, run.tokens
         self._progress.start()
-        return self
 
-    def __exit__(self, *_: Any) -> None:
-        """Stop drawing and leave the last line."""
-        self._progress.stop()
-
-    def due(self) -> bool:
-        """Whether it is time for a new line: to make one costs a look at the device."""
-        return not self.console.quiet and time.monotonic() >= self._next
-
-    def show(self, step: int, line: str) -> None:
-        """Show the newest line."""
-        self._next = time.monotonic() + (0.25 if self.live else self.plain_every)
-        if self.live:
-            self._progress.update(self._task, completed=step, line=line)
+    def on_step(self, run: Run) -> None:
+        """Show the newest line, if it is time for one: making it waits for the device."""
+        if self._progress is None or (time.monotonic() < self._next and run.step < run.steps):
+            return
+        self._next = time.monotonic() + (0.25 if self._live else self._plain_every)
+        if self._live:
+            self._progress.update(self._task, completed=run.step, line=self._line(run))
         else:
-            self.say(f"step {step:>6}  {line}")
+            self.on_message(run, f"step {run.step:>6}  {self._line(run)}")
 
-    def say(self, text: str | None) -> None:
-        """Print a text above the live line, as it is; nothing where there is none."""
-        if text:
-            self.console.print(escape(text))
+    def on_evaluation(self, run: Run, values: Record) -> None:
+        """Print the values above the live line."""
+        if values:
+            text = "  ".join(described(values))
+            self.on_message(run, f"step {run.step:>6}  {run.seconds:5.1f} s  {text}")
+
+    def on_message(self, run: Run, text: str) -> None:
+        """Print a text above the live line, as it is."""
+        self._console.print(self._escape(text))
+
+    def on_end(self, run: Run) -> None:
+        """Stop drawing and leave the last line."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def _line(self, run: Run) -> str:
+        seconds, tokens = self._rate_from
+        rate = (run.tokens - tokens) / max(run.seconds - seconds, 1e-9)
+        if run.seconds - seconds > 5:
+            self._rate_from = run.seconds, run.tokens
+        main, numbers = described(run.metrics.means()), run.statistics()
+        parts = [*main[:1], f"{rate:,.0f} targets/s"]
+        if "clip_rate" in numbers:
+            parts.append(f"clipped {np.mean(numbers['clip_rate']):.0%}")
+        if skipped := int(np.sum(numbers.get("skipped", 0))):
+            parts.append(f"skipped {skipped} non-finite")
+        return "  ".join([*parts, *main[1:]])
 
 
-def describe(metrics: dict[str, float]) -> str:
-    """Metrics in words; nats that may be of one token come with their perplexity.
+def described(values: Record) -> list[str]:
+    """Metrics in words, the loss first; without it where another metric has its value.
 
-    >>> describe({"accuracy": 0.75, "loss": 0.5, "nats": 0.5})
-    'nats 0.500 (perplexity 1.65)  accuracy 0.750'
+    Of a list, one entry for each setting of a sweep, the range and the divergences are shown.
+
+    >>> described({"accuracy": 0.75, "loss": 0.5, "nats": 0.5})
+    ['nats 0.500 (perplexity 1.65)', 'accuracy 0.750']
+    >>> described({"loss": [0.5, 0.25, 1.0, float("nan")]})
+    ['loss 0.250 at best, 0.500 in the middle, 1 of 4 diverged']
     """
-    parts = []
-    for name, value in sorted(metrics.items(), key=lambda item: item[0] not in ("nats", "loss")):
-        if name == "loss" and "nats" in metrics:
-            continue  # the same number, but for what a regulariser adds
-        of_tokens = name == "nats" and value < MOST_NATS
-        perplexity = f" (perplexity {math.exp(value):.2f})" if of_tokens else ""
-        parts.append(f"{name} {value:.3f}{perplexity}")
-    return "  ".join(parts)
+    loss = values.get("loss")
+    twins = [name for name, value in values.items() if value == loss and name != "loss"]
+    first = twins or [name for name in values if name == "loss"]
+    names = [*first, *(name for name in values if name not in (*first, "loss"))]
+    return [f"{name} {in_words(name, values[name])}" for name in names]
+
+
+def in_words(name: str, value: Any) -> str:
+    """A number, or the range of a list of them."""
+    show = FORMATS.get(name, "{:.3f}".format)
+    if not isinstance(value, list):
+        return show(value)
+    finite = [number for number in value if math.isfinite(number)]
+    lost = f"{len(value) - len(finite)} of {len(value)} diverged"
+    if not finite:
+        return lost
+    return f"{show(min(finite))} at best, {show(np.median(finite))} in the middle, {lost}"

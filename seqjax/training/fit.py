@@ -1,7 +1,7 @@
-"""The one training loop: updates, progress, evaluation, checkpoints, resume."""
+"""The one training function."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,19 +10,19 @@ import optax
 
 from seqjax import checks
 from seqjax.gradients import Loss, Method, Metrics, StepLoss, UpdateFn, whole_batch
-from seqjax.training.display import Display, describe
-from seqjax.training.folder import RunFolder
-from seqjax.training.interrupt import Interrupt
+from seqjax.training.display import Display
+from seqjax.training.evaluation import Record, Totals
+from seqjax.training.log import Curves, Log
+from seqjax.training.loop import Callback, Run
 from seqjax.training.sharded import ShardedUpdate, begun, gathered, on_cores
-from seqjax.training.state import TrainState
-from seqjax.training.totals import Progress, Record
+from seqjax.training.state import TrainState, recorded
 
 
 class FitResult(NamedTuple):
-    """What `fit` gives back.
+    """What `fit` returns.
 
-    records: the log, one dict for each line. interrupted: True where Ctrl-C ended the run before its
-    last step; `state` is then the one that was saved.
+    records: the log, one dict for each line. interrupted: True where Ctrl-C or a callback ended the
+    run before its last step; `state` is then the one that was saved.
     """
 
     state: TrainState
@@ -41,81 +41,104 @@ def fit(
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
     on_evaluation: Callable[[TrainState], str | None] | None = None,
+    callbacks: Sequence[Callback] = (),
     log_every: int = 10,
     directory: str | os.PathLike[str] | None = None,
     display: bool = True,
 ) -> FitResult:
     """Train until `steps` batches are done, from `state` or from the newest checkpoint.
 
-    loss: `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`; for `sj.online` that of one
-        step, `step_loss(head, y, target) -> scalar`.
-    state: `TrainState.create(params, optimizer, key, carry)`.
-    batches: an endless iterator, or a collection that is gone through again and again. With a
-        `directory` it needs `get_state()` and `set_state(state)` in JSON values, as `sj.data.Windows`
-        has them, so that a resumed run goes on at the same place in the data.
-    method: how a batch becomes updates: `whole_batch` (BPTT, one update), `sj.tbptt(k1, k2)`,
+    Args:
+      loss: `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`; for `sj.online` that of
+        one step, `step_loss(head, y, target) -> scalar`.
+      optimizer: any of optax.
+      state: `TrainState.create(params, optimizer, key, carry)`.
+      batches: an endless iterator, or a collection that is gone through again and again. With a
+        `directory` it needs `get_state()` and `set_state(state)` in JSON values, as
+        `sj.data.Windows` has them, so that a resumed run goes on at the same place in the data.
+      steps: how many batches, those before a resume included.
+      method: how a batch becomes updates: `whole_batch` (BPTT, one update), `sj.tbptt(k1, k2)`,
         `sj.accumulated_tbptt(k1, k2)`, or `sj.online(cell, rule)`. Where the last batch of a pass is
-        short, as that of `sj.data.Windows` is, a k2 wants `short_batches=True`. After
+        short, as that of `sj.data.Windows` is, a k2 needs `short_batches=True`. After
         `sj.training.use_cores()` the cores share each batch: `sj.training.sharded(method)`.
-    evaluate: metrics for params, asked every `evaluate_every` steps (None: only at the end).
-        `on_evaluation(state)` may then give a text to show, a sample for instance. What they are
-        given is taken over by the next step: copy what you keep.
-    log_every: steps from one line of the log to the next.
-    directory: where checkpoints, `log.jsonl` and `curves.png` go. A checkpoint is made at every
-        evaluation, at the end and on Ctrl-C. Where one is there already the run goes on from it, and
-        gives the numbers that an unbroken run gives, bit for bit.
-    display: a live line on a terminal, a plain one now and then elsewhere; False shows nothing.
+      evaluate: returns metrics for params. The next step takes over the arrays that it is given: copy
+        what you keep.
+      evaluate_every: steps from one evaluation to the next; None evaluates at the end only.
+      on_evaluation: called with the state after an evaluation; may return a text to show, such as a
+        sample.
+      callbacks: `sj.training.Callback`s, called after those that write the log, show the progress and
+        draw the curves.
+      log_every: steps from one line of the log to the next.
+      directory: where checkpoints, `log.jsonl` and `curves.png` go. A checkpoint is saved at every
+        evaluation, at the end and on Ctrl-C. Where there is one already the run goes on from it, with
+        the numbers of an unbroken run, bit for bit.
+      display: show a live line on a terminal, a plain one now and then elsewhere.
 
     Ctrl-C ends the step in flight, saves, and returns with `interrupted`; a second one stops at once.
 
-    Raises a ValueError for steps below 1 or below those that are done, batches that hold nothing, a
-    directory with batches that cannot say where they are, and a checkpoint of another model.
+    Raises:
+      ValueError: steps below 1 or below those that are done, no batches, a directory with batches that
+        cannot say where they are, or a checkpoint of another model.
+      ImportError: a directory without orbax-checkpoint, or `display` without rich.
     """
-    checks.positive("fit: steps", steps)
     checks.positive("fit: log_every", log_every)
-    checks.positive("fit: evaluate_every", steps if evaluate_every is None else evaluate_every)
-    folder = RunFolder(directory, batches)
+    log = Log(log_every)
+    own = [log, *[Display()] * display, Curves(log), *[Shown(f) for f in [on_evaluation] if f]]
+    run = FitRun(
+        "fit",
+        batches,
+        steps=steps,
+        evaluate_every=evaluate_every,
+        directory=directory,
+        callbacks=[*own, *callbacks],
+    )
     # A copy: the buffers of each state are given to the next one.
-    state, facts = folder.resume(jax.tree.map(jnp.copy, state))
-    progress, step = Progress(facts), int(state.step)
-    check_left("fit", step, steps, directory)
-    update, source = on_cores(method)(loss, optimizer), endless(batches)
-    compiled, state = compiled_update(update), begun(update, state)
+    state = run.resume(jax.tree.map(jnp.copy, state))
+    run.begin(on_cores(method)(loss, optimizer), state, evaluate)
+    run.train()
+    return FitResult(run.state, log.records, interrupted=run.step < steps)
 
-    with Display(steps, step, enabled=display) as screen, Interrupt() as interrupt:
-        if step:
-            there = f"from step {step} in {directory}"
-            screen.say(f"going on {there}" if step < steps else f"nothing is left to train {there}")
-        while step < steps and not interrupt.asked:
-            state, metrics = jax.block_until_ready(compiled(state, next(source)))
-            # It waits for every device: two steps that add over them must never be under way at once.
-            progress.add(jax.device_get(metrics))
-            step += 1
-            due = step == steps or (evaluate_every is not None and step % evaluate_every == 0)
-            if due or step % log_every == 0:
-                folder.log.write(progress.record(step, state.opt_state))
-            if screen.due() or step == steps:
-                screen.show(step, progress.line(state.opt_state))
-            if due:
-                seen = gathered(update, state)
-                try:
-                    values = {} if evaluate is None else evaluate(seen.params)
-                    if values:
-                        values = {name: float(value) for name, value in values.items()}
-                        record = {"step": step, "seconds": round(progress.seconds, 3)}
-                        folder.log.write(record | {f"valid/{k}": v for k, v in values.items()})
-                        screen.say(f"step {step:>6}  {progress.seconds:5.1f} s  {describe(values)}")
-                    screen.say(None if on_evaluation is None else on_evaluation(seen))
-                finally:  # whatever goes wrong in a look at the state, the training is not lost
-                    folder.save(seen, progress.facts())
-        state = gathered(update, state)
-        folder.save(state, progress.facts())
-        if interrupt.asked and step < steps and directory is not None:
-            screen.say(
-                f"stopped after step {step}, saved in {directory}; the same call goes on there"
-            )
-    folder.close()
-    return FitResult(state, folder.log.records, interrupted=step < steps)
+
+class FitRun(Run):
+    """One training, as the loop drives it."""
+
+    def begin(self, update: UpdateFn, state: TrainState, evaluate: Callable | None) -> None:
+        """Place the state where the update takes it; nothing is compiled before the first step."""
+        self._update, self._compiled = update, compiled_update(update)
+        self._state, self._values = begun(update, state), evaluate
+
+    @property
+    def state(self) -> TrainState:
+        """The state on one device."""
+        return gathered(self._update, self._state)
+
+    def statistics(self) -> Record:
+        """The statistics of the optimizer, as numbers."""
+        return {name: value.item() for name, value in recorded(self._state.opt_state).items()}
+
+    def _advance(self, batch: Any) -> Totals:
+        # It waits for every device: two steps that add over devices must never overlap.
+        self._state, metrics = jax.block_until_ready(self._compiled(self._state, batch))
+        totals = Totals()
+        totals.add(jax.device_get(metrics))
+        return totals
+
+    def _evaluate(self) -> Record:
+        found = {} if self._values is None else self._values(self.state.params)
+        return {name: float(value) for name, value in found.items()}
+
+
+class Shown(Callback):
+    """Shows the text that a function of the state returns at each evaluation."""
+
+    def __init__(self, function: Callable[[TrainState], str | None]) -> None:
+        """function: `on_evaluation` of `fit`."""
+        self._function = function
+
+    def on_evaluation(self, run: Run, values: Record) -> None:
+        """Call it, and say what it returns."""
+        if text := self._function(run.state):
+            run.say(text)
 
 
 def compiled_update(update: UpdateFn) -> Callable[[TrainState, Any], tuple[TrainState, Metrics]]:
@@ -124,28 +147,3 @@ def compiled_update(update: UpdateFn) -> Callable[[TrainState, Any], tuple[Train
         compiled = compiled_update(update.traced)
         return lambda state, batch: compiled(state, update.parts(state.carry, batch))
     return jax.jit(lambda state, batch: state.updated(update, batch), donate_argnums=0)
-
-
-def check_left(name: str, step: int, steps: int, directory: str | os.PathLike[str] | None) -> None:
-    """Refuse a run that has gone further than is asked for."""
-    if step > steps:
-        where = "the state that was given" if directory is None else f"the run in {directory}"
-        raise ValueError(
-            f"{name}: steps is {steps}, but {where} is at step {step}; expected at least as many, or "
-            "another directory"
-        )
-
-
-def endless(batches: Iterable[Any], name: str = "fit") -> Iterator[Any]:
-    """Batch after batch; a collection that ends is begun again."""
-    given = 0
-    while True:
-        before = given
-        for batch in batches:
-            given += 1
-            yield batch
-        if given == before:
-            raise ValueError(
-                f"{name}: batches ended after {given}; expected an endless iterator, or a collection "
-                "that can be gone through again"
-            )

@@ -1,4 +1,4 @@
-"""Trainings that differ in numbers alone, as one compiled program."""
+"""Trainings whose settings differ in numbers alone, as one compiled program."""
 
 import functools
 import itertools
@@ -15,8 +15,7 @@ from jaxtyping import Array
 
 from seqjax import checks
 from seqjax.gradients import Loss, Method, Metrics
-from seqjax.optim import statistics
-from seqjax.training.state import TrainState
+from seqjax.training.state import TrainState, recorded
 
 Setting: TypeAlias = Mapping[str, Any]
 """The hyperparameters of one training, by name."""
@@ -31,9 +30,9 @@ Across: TypeAlias = Literal["vmap", "map"]
 
 
 class Members:
-    """Some settings that are equal but for numbers, and the programs that train them together.
+    """Settings that differ in numbers alone, and the programs that train them together.
 
-    indices: which of all settings these are. numbers: [members] for each name. fixed: what all share.
+    indices: which of all settings these are. fixed: the values that all share.
     """
 
     def __init__(
@@ -69,26 +68,21 @@ class Members:
         return self._init(self._numbers)
 
     def update(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, np.ndarray]]:
-        """One step of each on the same batch; the totals and counts of its metrics, [2, members]."""
+        """One step of each on the same batch; total and count of its metrics, [2, members]."""
         state, metrics = self._update(self._numbers, state, batch)
         sums = jax.device_get(metrics)  # waits: at most one program is ever in flight
-        return state, {
-            name: np.stack([self._summed(mean.total), self._summed(mean.count)])
-            for name, mean in sums.items()
-        }
+        return state, {name: np.stack([*map(self._summed, mean)]) for name, mean in sums.items()}
 
     def evaluate(self, state: TrainState) -> dict[str, np.ndarray]:
-        """The scalars of each member, [members]."""
+        """The scalars of each member, [members], in the order in which `evaluate` returns them."""
         found = jax.device_get(self._scores(self._numbers, state.params))
-        return {f"valid/{name}": self._summed(value) for name, value in found.items()}
+        return {name: self._summed(found[name]) for name in self._names}
 
-    def counted(self, state: TrainState) -> dict[str, np.ndarray]:
-        """What the optimizer of each has recorded by `sj.optim.statistics`, [members]."""
-        numbers = statistics(state.opt_state)
-        found = {} if numbers is None else jax.device_get(numbers._asdict())
-        return {name: self._summed(value) for name, value in found.items() if value is not None}
+    def statistics(self, state: TrainState) -> dict[str, np.ndarray]:
+        """What the optimizer of each records by `sj.optim.statistics`, [members]."""
+        return {name: self._summed(value) for name, value in recorded(state.opt_state).items()}
 
-    def _summed(self, values: np.ndarray) -> np.ndarray:
+    def _summed(self, values: Any) -> np.ndarray:
         """[members] in float64, over the updates of a step where there are several."""
         values = np.asarray(values, np.float64)[: len(self.indices)]
         return values.reshape(len(values), -1).sum(axis=1)
@@ -123,6 +117,7 @@ class Members:
     def _evaluate_one(self, numbers: Setting, params: Any) -> dict[str, Array]:
         assert self._evaluate is not None
         found = self._evaluate({**self.fixed, **numbers}, params)
+        self._names = tuple(found)  # a compiled program returns them sorted
         return {name: checks.scalar(f"sweep: evaluate: {name}", v) for name, v in found.items()}
 
 
@@ -182,7 +177,7 @@ def grouped(
 
 
 def grid(**axes: Sequence[Any]) -> list[dict[str, Any]]:
-    """Every combination of the values of all axes, those of the last one next to each other.
+    """Every combination of the values of all axes; the last axis varies fastest.
 
     Raises a ValueError for an axis without values.
 

@@ -18,8 +18,8 @@ from seqjax.gradients.bptt import as_means, checked
 from seqjax.gradients.updates import check_optimizer
 from seqjax.losses import Mean
 from seqjax.numerics import accumulator
-from seqjax.training import cores
-from seqjax.training.shards import AUTO, SHARDS, specs_of
+from seqjax.training import devices
+from seqjax.training.devices import AUTO, SHARDS, specs_of
 from seqjax.training.state import TrainState
 
 
@@ -76,10 +76,10 @@ def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO
         )
     if jax.process_count() > 1:
         raise ValueError(f"sharded: JAX runs in {jax.process_count()} processes; expected one")
-    devices = jax.local_devices()
-    if len(devices) == 1:
+    local = jax.local_devices()
+    if len(local) == 1:
         return method
-    return Sharded(method, weight, batch_axes, Mesh(np.asarray(devices), (SHARDS,)))
+    return Sharded(method, weight, batch_axes, Mesh(np.asarray(local), (SHARDS,)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ class ShardedUpdate:
         return result.params, result.opt_state, result.carry, metrics
 
 
-def share_of(loss: Loss, weight: str | None, devices: int) -> Loss:
+def share_of(loss: Loss, weight: str | None, count: int) -> Loss:
     """L_i n_i / Σ_j n_j: what a part adds to the loss of the whole batch.
 
     Its metrics have the counts of the whole, by which a method may weigh windows, and the totals of the
@@ -183,7 +183,7 @@ def share_of(loss: Loss, weight: str | None, devices: int) -> Loss:
         n, of = counted(own, whole, weight, accumulator(value.dtype))
         some = of != 0
         # A batch without any real token has what the loss adds to a mean of nothing, in equal parts.
-        part = jnp.where(some, n / jnp.where(some, of, 1), 1 / devices)
+        part = jnp.where(some, n / jnp.where(some, of, 1), 1 / count)
         metrics = {
             # A scalar does not say how much it counts: its share is that of the loss.
             name: mean._replace(count=whole[name])
@@ -229,7 +229,7 @@ def summed(optimizer: optax.GradientTransformation) -> optax.GradientTransformat
 
 def on_cores(method: Method) -> Method:
     """`method` as `fit` runs it: sharded after `use_cores`."""
-    return sharded(method) if cores.in_use() and not isinstance(method, Sharded) else method
+    return sharded(method) if devices.in_use() and not isinstance(method, Sharded) else method
 
 
 def begun(update: UpdateFn, state: TrainState) -> TrainState:

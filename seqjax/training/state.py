@@ -4,10 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Int, Key
 
 from seqjax.gradients import Metrics, UpdateFn
+from seqjax.optim import statistics
 
 
 class TrainState(NamedTuple):
@@ -39,8 +41,15 @@ class TrainState(NamedTuple):
         return cls(params, optimizer.init(params), carry, jnp.zeros((), jnp.int32), key)
 
     def updated(self, update: UpdateFn, batch: Any) -> tuple["TrainState", Metrics]:
-        """The state after one more batch, and what that reports; a pure function."""
+        """The state after one more batch, and its metrics; a pure function."""
         key = jax.random.fold_in(self.key, self.step)
         result = update(self.params, self.opt_state, self.carry, batch, key)
         params, opt_state, carry, metrics = result
         return TrainState(params, opt_state, carry, self.step + 1, self.key), metrics
+
+
+def recorded(opt_state: Any) -> dict[str, np.ndarray]:
+    """The numbers of `sj.optim.statistics` that an optimizer records, on the host."""
+    numbers = statistics(opt_state)
+    found = {} if numbers is None else jax.device_get(numbers._asdict())
+    return {name: np.asarray(value) for name, value in found.items() if value is not None}

@@ -11,10 +11,9 @@ import pytest
 
 import seqjax as sj
 from seqjax.losses import Mean, mean_over
-from seqjax.training import TrainState, evaluate, fit
-from seqjax.training.display import describe
-from seqjax.training.fit import endless
-from seqjax.training.interrupt import Interrupt
+from seqjax.training import Callback, TrainState, evaluate, fit
+from seqjax.training.display import described
+from seqjax.training.loop import endless
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -184,7 +183,7 @@ def test_the_first_line_and_every_evaluation_reach_a_plain_screen(capsys):
         on_evaluation=lambda state: "a [sample] as it is",
     )
     out = capsys.readouterr().out
-    assert "step      1  loss 3" in out
+    assert "step      1  error 3" in out
     assert out.count("nats 1.000 (perplexity 2.72)") == 2
     assert out.count("a [sample] as it is") == 2
     assert "clipped" in out
@@ -226,8 +225,8 @@ def test_a_loss_without_a_name_weighs_batches_by_what_they_hold():
 
 
 def test_perplexity_is_shown_of_what_may_be_a_token():
-    assert describe({"nats": 2.0, "loss": 2.1}) == "nats 2.000 (perplexity 7.39)"
-    assert describe({"nats": 60.4}) == "nats 60.400"
+    assert described({"nats": 2.0, "loss": 2.1}) == ["loss 2.100", "nats 2.000 (perplexity 7.39)"]
+    assert described({"nats": 60.4}) == ["nats 60.400"]
 
 
 def test_a_run_that_is_done_says_so_and_one_that_went_further_is_refused(capsys):
@@ -241,19 +240,72 @@ def test_a_run_that_is_done_says_so_and_one_that_went_further_is_refused(capsys)
 
 
 def test_the_first_interrupt_says_what_happens_and_the_second_stops(capfd):
-    with Interrupt() as interrupt:
-        signal.raise_signal(signal.SIGINT)
-        assert interrupt.asked
-        assert "stopping after this step; Ctrl-C once more stops at once" in capfd.readouterr().err
-        with pytest.raises(KeyboardInterrupt):
+    class Interrupts(Callback):
+        def on_step(self, run):
             signal.raise_signal(signal.SIGINT)
+            assert run.stopping
+            if run.step == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    optimizer, before = optax.sgd(0.1), signal.getsignal(signal.SIGINT)
+    options = {"steps": 9, "callbacks": [Interrupts()], "display": False}
+    result = fit(line_loss, optimizer, begin(optimizer), [line()], **options)
+    assert (int(result.state.step), result.interrupted) == (1, True)
+    assert "stopping after this step; Ctrl-C once more stops at once" in capfd.readouterr().err
+    state = result.state._replace(step=jnp.array(2))
+    with pytest.raises(KeyboardInterrupt):
+        fit(line_loss, optimizer, state, [line()], **options)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_callbacks_see_the_run_in_order_and_keep_their_state(tmp_path):
+    class Counts(Callback):
+        def __init__(self):
+            self.seen, self.count = [], 0
+
+        def on_start(self, run):
+            self.seen.append(("start", run.step, self.count))
+
+        def on_step(self, run):
+            self.count += 1
+            self.seen.append((run.step, list(run.metrics.means()), run.tokens))
+            run.stopping = run.step == 3
+
+        def on_evaluation(self, run, values):
+            self.seen.append((int(run.state.step), values))
+            run.say(f"at {run.directory and run.directory.name}")
+
+        def on_message(self, run, text):
+            self.seen.append(text)
+
+        def on_end(self, run):
+            self.seen.append("end")
+
+        def get_state(self):
+            return self.count
+
+        def set_state(self, state):
+            self.count = state
+
+    model, state, optimizer, windows = tiny_model()
+    options: dict[str, Any] = {"evaluate_every": 2, "directory": tmp_path / "run", "display": False}
+    first, other, second = Counts(), Counts(), Counts()
+    fit(model.loss, optimizer, state, windows(), steps=5, callbacks=[first, other], **options)
+    at, there = "at run", f"{tmp_path / 'run'}"
+    stopped = f"stopped after step 3, saved in {there}; the same call goes on there"
+    steps = [(n, ["accuracy", "loss", "nats"], 8.0 * n) for n in range(1, 5)]
+    assert first.seen[:3] == [("start", 0, 0), *steps[:2]]
+    assert first.seen[3:] == [(2, {}), at, at, steps[2], stopped, "end"]
+    fit(model.loss, optimizer, state, windows(), steps=4, callbacks=[second], **options)
+    going = f"going on from step 3 in {there}"
+    assert second.seen == [("start", 3, 3), going, steps[3], (4, {}), at, "end"]
 
 
 def test_collections_begin_again_and_iterators_do_not():
-    assert list(itertools.islice(endless([1, 2]), 5)) == [1, 2, 1, 2, 1]
+    assert list(itertools.islice(endless([1, 2], "fit"), 5)) == [1, 2, 1, 2, 1]
     with pytest.raises(ValueError, match="batches ended after 0"):
-        next(endless([]))
-    used = endless(iter([1]))
+        next(endless([], "fit"))
+    used = endless(iter([1]), "fit")
     assert next(used) == 1
     with pytest.raises(ValueError, match="batches ended after 1"):
         next(used)

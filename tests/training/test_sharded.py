@@ -18,9 +18,9 @@ import seqjax as sj
 from seqjax.data import Batch, Padded
 from seqjax.gradients import whole_batch
 from seqjax.losses import Mean, mean_over
-from seqjax.training import TrainState, cores, fit, sharded, use_cores
+from seqjax.training import TrainState, devices, fit, sharded, use_cores
+from seqjax.training.devices import SHARDS, specs_of
 from seqjax.training.sharded import Sharded, ShardedUpdate
-from seqjax.training.shards import SHARDS, specs_of
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "standard_promotion")
 
@@ -376,12 +376,12 @@ def test_methods_that_cannot_be_shared_are_refused():
 def test_cores_are_asked_for_before_jax_starts():
     jax.devices()
     assert use_cores(1) == 1
-    assert not cores.in_use()
+    assert not devices.in_use()
     with pytest.raises(RuntimeError, match=r"started with 1 CPU device; expected 3: call"):
         use_cores(3)
-    assert not cores.in_use()
+    assert not devices.in_use()
     assert use_cores(4, batch=31) == 1
     for name in ("count", "batch"):
         with pytest.raises(ValueError, match=f"use_cores: {name}: expected a positive integer"):
             functools.partial(use_cores, **{name: 0})()
-    assert cores.usable() >= 1
+    assert devices.usable() >= 1

@@ -1,4 +1,4 @@
-"""What a sweep gives back: a table, a picture, and every training in it."""
+"""What a sweep returns: a table, a picture, and every training in it."""
 
 import dataclasses
 import math
@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqjax.training.evaluation import Record
 from seqjax.training.members import Setting
 from seqjax.training.state import TrainState
-from seqjax.training.totals import Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,9 @@ class SweepResult:
         """
         found = [(record["step"], record[name]) for record in self.records if name in record]
         if not found:
-            names = sorted({n for r in self.records for n in r if n not in ("step", "seconds")})
+            names = sorted(
+                {n for r in self.records for n in r if n not in ("step", "seconds", "tokens")}
+            )
             raise ValueError(
                 f"SweepResult: no record has {name!r}; expected one of {', '.join(names)}"
             )
@@ -122,8 +124,6 @@ class SweepResult:
 
         Raises a ValueError for a name that does not vary.
         """
-        from seqjax.training.sweep_picture import picture  # matplotlib: not for those who only read
-
         names = [name for name in (x, y) if name is not None]
         names += [name for name in axes(self.settings) if name not in names]
         values, smallest = self.best_over(*names[:2])
@@ -147,3 +147,62 @@ def axes(settings: tuple[Setting, ...]) -> dict[str, list[Any]]:
 def in_short(value: Any) -> str:
     """A value of a hyperparameter, in few letters."""
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+FAR = 100
+"""How many times the best score has a colour of its own."""
+
+
+def picture(
+    score: str,
+    curves: tuple[np.ndarray, np.ndarray],
+    axes: dict[str, list[str]],
+    smallest: np.ndarray,
+) -> Any:
+    """Curves on the left; on the right nothing, a line, or a map, as `axes` are none, one, or two.
+
+    curves: steps and values, [times] and [times, settings]. axes: the values of up to two
+    hyperparameters in words; smallest: the smallest score at each combination, an axis for each.
+    """
+    from matplotlib.figure import Figure  # lazily: not for those who only read the table
+
+    figure = Figure(figsize=(6 + 5 * bool(axes), 4.2), layout="constrained")
+    left, *right = figure.subplots(1, 1 + bool(axes), squeeze=False)[0]
+    left.plot(*curves, linewidth=1, alpha=0.7)
+    left.set(xlabel="step", ylabel=score)
+    if np.nanmin(curves[1], initial=np.inf) > 0:
+        left.set_yscale("log")
+    match list(axes.items()):
+        case [across]:
+            line(right[0], score, across, smallest)
+        case [across, up]:
+            shown = heat(right[0], across, up, smallest)
+            figure.colorbar(shown, label=score, extend="max")
+    return figure
+
+
+def line(panel: Any, score: str, across: tuple[str, list[str]], smallest: np.ndarray) -> None:
+    """The score at each value of one hyperparameter."""
+    name, values = across
+    panel.plot(smallest, "o-")
+    lost = np.flatnonzero(np.isnan(smallest))
+    panel.plot(lost, 0.5 + 0 * lost, "x", color="black", transform=panel.get_xaxis_transform())
+    panel.set(xlabel=name, ylabel=score)
+    panel.set_xticks(range(len(values)), values)
+
+
+def heat(
+    panel: Any, across: tuple[str, list[str]], up: tuple[str, list[str]], smallest: np.ndarray
+) -> Any:
+    """The score at each pair of values of two hyperparameters."""
+    from matplotlib.colors import LogNorm
+
+    # Colours for what is worth a look: one that has nearly diverged would have them all.
+    least, most = np.nanmin(smallest, initial=np.inf), np.nanmax(smallest, initial=-np.inf)
+    norm = LogNorm(least, min(most, FAR * least)) if 0 < least < most else None
+    shown = panel.imshow(smallest.T, norm=norm, origin="lower", aspect="auto", cmap="viridis_r")
+    panel.plot(*np.nonzero(np.isnan(smallest)), "x", color="black")
+    panel.set(xlabel=across[0], ylabel=up[0])
+    panel.set_xticks(range(len(across[1])), across[1], rotation=45)
+    panel.set_yticks(range(len(up[1])), up[1])
+    return shown
