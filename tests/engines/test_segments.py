@@ -91,7 +91,12 @@ def temporary_bytes(cell: sj.Cell, time: int, **options: Any) -> int:
     return analysis.temp_size_in_bytes
 
 
-@pytest.mark.parametrize("cell", [sj.MGU(32), sj.Stack((sj.LSTM(32), sj.GRU(32)))], ids=str)
+LAYERS = sj.Stack((sj.LSTM(32), sj.GRU(32)))
+
+
+@pytest.mark.parametrize(
+    "cell", [LAYERS, pytest.param(sj.MGU(32), marks=pytest.mark.full)], ids=str
+)
 def test_memory_grows_as_it_should_with_the_time(cell):
     """Four times the steps: four times the states, and twice the states of segments."""
     growth = {
@@ -112,7 +117,9 @@ def test_the_outputs_of_inner_layers_are_not_kept_whole_in_segments():
     assert temporary_bytes(one, 4096, remat="state") < 2.3 * bytes_of_ys  # h and c
 
 
-@pytest.mark.parametrize("cell", [sj.MGU(32), sj.Stack((sj.LSTM(32), sj.GRU(32)))], ids=str)
+@pytest.mark.parametrize(
+    "cell", [LAYERS, pytest.param(sj.MGU(32), marks=pytest.mark.full)], ids=str
+)
 def test_the_plan_says_what_xla_sets_aside(cell):
     plan = sj.plan_memory(cell, 4096, 4, in_features=8)
     params = 4 * sj.summary(cell, jax.eval_shape(lambda: cell.init(jax.random.key(0), 8))).size
