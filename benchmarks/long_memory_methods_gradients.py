@@ -1,5 +1,6 @@
 """The gradient of the loss over a whole sequence, by each of the methods that are compared."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ from jax import Array
 import seqjax as sj
 from benchmarks.long_memory_recipe import Task
 from benchmarks.long_memory_run import Gradient, Params, outputs
-from seqjax.gradients import Rule
+from seqjax.gradients import OnlineRule
 
 INPUT_KERNELS = ("input_kernel", "input_real", "input_imag", "feedthrough")
 """The weights of a cell that multiply x_t, by their names in its params."""
@@ -27,7 +28,7 @@ def truncated(cell: sj.Cell, task: Task, k1: int, k2: int) -> Gradient:
         value, count = task.loss(found, batch), jnp.sum(batch.mask, dtype=jnp.float32)
         return value, (carry, {"counted": sj.losses.Mean(value * count, count)})
 
-    method = sj.accumulated_tbptt(k1, k2, weight="counted").gradient(loss)
+    method = sj.tbptt(k1, k2, weight="counted")(loss)
 
     def gradient(params: Params, batch: Any, key: Array) -> Params:
         state = cell.initial_state(params.cell, batch.mask.shape[1:])
@@ -36,7 +37,7 @@ def truncated(cell: sj.Cell, task: Task, k1: int, k2: int) -> Gradient:
     return gradient
 
 
-def forward(cell: sj.Cell, task: Task, rule: Rule) -> Gradient:
+def forward(cell: sj.Cell, task: Task, rule: Callable[[sj.Cell], OnlineRule]) -> Gradient:
     """An online rule with fixed params, its gradients added up over the sequence.
 
     The embedding E lies before the cell, where no rule reaches; but x_t E W is the same as a cell whose
@@ -49,7 +50,7 @@ def forward(cell: sj.Cell, task: Task, rule: Rule) -> Gradient:
         batch, share = target
         return share * task.loss(y @ V + a, batch)
 
-    online = rule(cell, step_loss)
+    online = rule(cell).online(step_loss)
 
     def gradient(params: Params, batch: Any, key: Array) -> Params:
         inner, pull = jax.vjp(folded, params.embedding, params.cell)

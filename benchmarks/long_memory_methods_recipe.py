@@ -50,7 +50,9 @@ def windows(k1: int, k2: int, theory: str) -> Method:
     return Method(gradient, tuple(CELLS), k2, theory)
 
 
-def online(rule: sj.gradients.Rule, cells: tuple[str, ...], theory: str) -> Method:
+def online(
+    rule: Callable[[sj.Cell], sj.gradients.OnlineRule], cells: tuple[str, ...], theory: str
+) -> Method:
     """An online rule."""
     return Method(lambda cell, task: forward(cell, task, rule), cells, None, theory)
 
@@ -81,7 +83,7 @@ METHODS = {
         "rounding alone. On dense cells it would take O(n⁴) a step, and is left out.",
     ),
     "SnAp-1": online(
-        sj.snap(1),
+        sj.snap,
         (ELMAN, LEAKY, LSTM, GRU, DIAGONAL_LSTM),
         "Keeps, for each weight, its influence on the states that it enters directly, as it lives on in "
         "these states by themselves. What goes round by way of other units is lost: memory that the "

@@ -137,7 +137,7 @@ def recipe(results: dict[str, Any]) -> str:
             "updates, or later, where the mean of its last ten values is not 5 % below that without "
             "memory. Values, thresholds and the end of a training are otherwise the same. "
             f"Seeds: {seeds}.",
-            "`TBPTT a, b` is `sj.accumulated_tbptt(a, b)`; `TBPTT k` has k1 = k2 = k. Its last window "
+            "`TBPTT a, b` is `sj.tbptt(a, b)`; `TBPTT k` has k1 = k2 = k. Its last window "
             "holds the steps that are left over, so that a loss at the very last of T steps reaches "
             "back T mod k steps (k, where that is 0).",
         ]

@@ -34,7 +34,7 @@ CELLS: dict[str, Callable[[int], sj.Cell]] = {
 
 RULES: dict[str, Any] = {
     "rtrl": sj.rtrl,
-    "snap(1)": sj.snap(1),
+    "snap(1)": sj.snap,
     "uoro": sj.uoro,
     "eprop": sj.eprop,
     "rflo": sj.rflo,
@@ -133,7 +133,7 @@ def build(cell: sj.Cell, size: int, options: Options) -> dict[str, Program]:
     programs = {"bptt": Program(lambda: backward(params), None)}
     for name, rule in RULES.items():
         try:
-            online = rule(cell, step_loss)
+            online = rule(cell).online(step_loss)
         except ValueError:
             continue  # a cell that the rule does not serve
         state = online.init(params, (options.batch,), key=keys[4])

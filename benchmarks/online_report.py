@@ -9,18 +9,21 @@ INTRODUCTION = """\
 
 <!-- Written by `python -m benchmarks.online`: change benchmarks/online_report.py instead. -->
 
-A rule is a function of a cell and of the loss of one step, and gives a pure pair `init` and `update`. An
-update takes one step, needs no past, and returns gradients shaped like params:
+A rule is a method, as `sj.bptt` and `sj.tbptt(k1)` are, made for one cell. It needs no past: at each
+step it has the gradient of the loss of that step. Its loss is `step_loss(head, y, target) -> scalar`,
+its params are those of the cell and those of the loss:
 
 ```python
-rule = sj.rtrl(cell, step_loss)                    # step_loss(head, y, target) -> scalar
 params = sj.OnlineParams(cell.init(key, in_features), head)
-state = rule.init(params, (batch,), key=key)
-state, grads, loss, y = rule.update(params, state, x, target, reset=begins)
+rule = sj.rtrl(cell, every=8)
+gradient = rule(step_loss)                         # of the sum over all steps, with params held constant
+update = rule.update(step_loss, optimizer)         # every 8 steps an update, from their summed gradients
+online = rule.online(step_loss)                    # one step at a time: online.init and online.update
+state = online.init(params, (batch,), key=key)     # also the carry of the two above
+state, grads, loss, y = online.update(params, state, x, target, reset=begins)
 ```
 
-`sj.online(cell, sj.rtrl, every=8)` is a method for `sj.training.fit`, beside `sj.tbptt(k1)`: an update
-of the params every 8 steps, from their summed gradients.
+`sj.training.fit(step_loss, ..., method=rule)` trains with it.
 
 ## What each rule costs in theory
 
@@ -48,7 +51,7 @@ THEORY = (
         "diagonal, element-wise and linear cells, one layer",
     ),
     (
-        "`sj.snap(n)`",
+        "`sj.snap(cell, n)`",
         "the entries reached within n steps, d for each param",
         "O(d P)",
         "O(d² P), and n VJPs by the state where units mix",

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import seqjax as sj
 from benchmarks.peers.timing import seconds_of
 from benchmarks.peers.worker import serve
-from seqjax.gradients import whole_batch
 from seqjax.training.fit import compiled_update
 from seqjax.training.sharded import begun, on_cores
 
@@ -53,7 +52,7 @@ class Trainer:
     def prepare(self, *sizes: int) -> dict[str, Any]:
         """Compile the update of `sj.training.fit`, and make the first ones."""
         model, optimizer, state, windows = task(Sizes(*sizes))
-        update = on_cores(whole_batch)(model.loss, optimizer)
+        update = on_cores(sj.bptt).update(model.loss, optimizer)
         compiled = compiled_update(update)
         # A copy: its buffers are given away, and one zero may stand in many places.
         state = begun(update, jax.tree.map(jnp.copy, state))

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import seqjax as sj
 from benchmarks.frame import Say
 from benchmarks.layers_run import in_turn, significant
 from benchmarks.parallel_run import Sizes, task
 from benchmarks.peers import ours
 from benchmarks.peers.problem import Shape, drawn
 from benchmarks.peers.timing import seconds_of
-from seqjax.gradients import whole_batch
 from seqjax.training.fit import compiled_update
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -70,7 +70,7 @@ def training(features: int, updates: int, say: Say) -> dict[str, Any]:
         model, optimizer, state, windows = task(Sizes(features, 64, 32, 48))
         cell = dataclasses.replace(model.cell, dtype=dtype)
         model = dataclasses.replace(model, cell=cell, dtype=dtype)
-        update = compiled_update(whole_batch(model.loss, optimizer))
+        update = compiled_update(sj.bptt.update(model.loss, optimizer))
         state = jax.tree.map(jnp.copy, state)
         losses, start = [], 0.0
         for number in range(updates):

@@ -17,7 +17,6 @@ import numpy as np
 
 import seqjax as sj
 from benchmarks.layers_run import in_turn, significant
-from seqjax.gradients import whole_batch
 from seqjax.training.fit import compiled_update
 from seqjax.training.members import Build, Members
 
@@ -104,7 +103,7 @@ def batches(sizes: Sizes, steps: int) -> list[Any]:
 def single(build: Build, setting: Mapping[str, Any]) -> Advance:
     """The compiled update of `sj.training.fit`, which is compiled for each training."""
     loss, optimizer, state = build(setting)
-    update = compiled_update(whole_batch(loss, optimizer))
+    update = compiled_update(sj.bptt.update(loss, optimizer))
     state = jax.tree.map(
         jnp.copy, state
     )  # as `fit` does: the buffers of each are given to the next
@@ -125,7 +124,7 @@ def together(build: Build, members: int, across: Any) -> Advance:
         settings(members),
         range(members),
         (),
-        method=whole_batch,
+        method=sj.bptt,
         evaluate=None,
         across=across,
     )

@@ -17,15 +17,16 @@ carries it back over k2: less time until an update, less memory, and a gradient 
 lies further back. How much is left out, and what is saved?
 
 ```python
-update = sj.tbptt(16)(loss, optimizer)           # every 16 steps an update, gradients over 16 steps
-update = sj.tbptt(16, 64)(loss, optimizer)       # the same updates, gradients over the last 64 steps
-update = sj.accumulated_tbptt(16, 64)(loss, optimizer)         # one update a batch, from their sum
-gradient = sj.accumulated_tbptt(16, 1024).gradient(loss)       # 1024 steps: BPTT in little memory
+update = sj.tbptt(16).update(loss, optimizer)       # every 16 steps an update, gradients over 16 steps
+update = sj.tbptt(16, 64).update(loss, optimizer)   # the same updates, gradients over the last 64 steps
+once = sj.tbptt(16, 64, accumulate=True).update(loss, optimizer)  # one update a batch, from their sum
+gradient = sj.tbptt(16, 1024)(loss)                 # 1024 steps with fixed params: BPTT in little memory
 ```
 
-`tbptt` and `accumulated_tbptt` are two algorithms. The first changes the params between windows, so
-that later windows of a batch have better ones already. The second is the truncated gradient of the
-mean loss over the batch; where k2 is the whole length it is that of BPTT.
+These are two algorithms. An update in every window changes the params between windows, so that later
+windows of a batch have better ones already. `sj.tbptt(k1, k2)(loss)`, and the update with `accumulate`,
+take the truncated gradient of the mean loss over the batch; where k2 is the whole length it is that of
+BPTT.
 """
 
 CHOICES = (
@@ -54,16 +55,17 @@ CHOICES = (
 )
 
 REMARKS = """\
-When params change between windows (`tbptt` with k2 > k1), the carries that older blocks start from were
-made by older params. They stay as they were; the blocks are run again with the params of now. The
-gradient of a window is then the chain of exact derivatives of its blocks, each taken at the params of
-now and at the carry of then. With fixed params (`accumulated_tbptt`) there is no such mixture.
+When params change between windows (an update in each, with k2 > k1), the carries that older blocks start
+from were made by older params. They stay as they were; the blocks are run again with the current params.
+The gradient of a window is then the chain of exact derivatives of its blocks, each taken at the current
+params and at the old carry. With fixed params there is no such mixture.
 
 Resets and lengths travel inside the batch: a gradient stops where a document begins, and windows never
 reach back beyond the start of the batch. Each block has one key, also when it is run again.
 
-A window longer than the batch is refused, unless `short_batches=True` says that the last batch of a pass
-may be short (`sj.data.Windows` gives it so). `tbptt(k1)` alone takes a short batch as one short window.
+A window longer than the batch raises an error, unless `short_batches=True` says that the last batch of
+a pass may be short (`sj.data.Windows` gives it so). `tbptt(k1)` alone takes a short batch as one short
+window.
 """
 
 PICTURE = "![Bias, cosine, time and memory against k2](../benchmarks/results/truncation.png)\n"
@@ -106,9 +108,9 @@ def setting(results: dict[str, Any]) -> str:
     return (
         f"Networks of {o['features']} features at their initial values, {o['time']} steps, "
         f"{o['lanes']} sequences side by side; inputs and the targets of a linear readout at every "
-        "step are random numbers. g is `accumulated_tbptt(k1, k2)`, g* is `bptt`, over all weights, "
-        f"readout included. In float64; medians over {seeds} seed{'s' * (seeds > 1)}. The first number "
-        "is the relative bias ‖g - g*‖ / ‖g*‖, the second the cosine between the two.\n"
+        "step are random numbers. g is the gradient `tbptt(k1, k2)(loss)`, g* is `bptt(loss)`, over all "
+        f"weights, readout included. In float64; medians over {seeds} seed{'s' * (seeds > 1)}. The "
+        "first number is the relative bias ‖g - g*‖ / ‖g*‖, the second the cosine between the two.\n"
     )
 
 

@@ -102,7 +102,7 @@ def biases(
             exact = [program(*arguments).grads for arguments in drawn]
             for k2 in powers(problem.time):
                 for k1 in sorted({1, k2}):
-                    program = jax.jit(sj.accumulated_tbptt(k1, k2).gradient(loss))
+                    program = jax.jit(sj.tbptt(k1, k2)(loss))
                     for seed, arguments, whole in zip(seeds, drawn, exact, strict=True):
                         compared = compare(program(*arguments).grads, whole)
                         found.append(
@@ -153,7 +153,7 @@ def forms(time: int, loss: Any) -> Iterator[tuple[str, int, int, GradientFn]]:
     lengths += [("k1 = k2", k2, k2) for k2 in powers(time)]
     lengths += [("k2 = T", k1, time) for k1 in powers(time)]
     for form, k1, k2 in lengths:
-        yield form, k1, k2, sj.accumulated_tbptt(k1, k2).gradient(loss)
+        yield form, k1, k2, sj.tbptt(k1, k2)(loss)
 
 
 def timed(program: Callable[..., Any], arguments: Arguments) -> float:

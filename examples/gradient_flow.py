@@ -27,7 +27,7 @@ import optax
 from jax import Array, lax
 
 import seqjax as sj
-from seqjax.gradients import Method, whole_batch
+from seqjax.gradients import Method
 from seqjax.initializers import Chrono
 
 
@@ -87,11 +87,11 @@ def networks(features: int, steps: int) -> dict[str, sj.Cell]:
 def remedies(truncated: int) -> dict[str, tuple[Method, optax.GradientTransformation]]:
     """How a batch becomes a gradient, and what is done to it before plain gradient descent."""
     clip, keep = optax.clip_by_global_norm(1.0), optax.identity()
-    short = sj.accumulated_tbptt(truncated, weight="error")
+    short = sj.tbptt(truncated, weight="error", accumulate=True)
     return {
-        "none": (whole_batch, keep),
-        "clipped at norm 1": (whole_batch, clip),
-        "halved until below 1": (whole_batch, sj.optim.halve_by_global_norm(1.0, repeat=True)),
+        "none": (sj.bptt, keep),
+        "clipped at norm 1": (sj.bptt, clip),
+        "halved until below 1": (sj.bptt, sj.optim.halve_by_global_norm(1.0, repeat=True)),
         f"truncated after {truncated}": (short, keep),
         f"truncated after {truncated}, clipped": (short, clip),
     }
@@ -120,7 +120,7 @@ def train(
         return mean.value, (carry, {"error": mean})
 
     recorded = optax.chain(sj.optim.clip_statistics(optax.identity()), optimizer)
-    update = method(loss, recorded)
+    update = method.update(loss, recorded)
 
     def one(model: Any, key: Array) -> tuple[Any, tuple[Array, Array]]:
         params, opt_state = model
@@ -150,7 +150,7 @@ def draw_flow(options: Options) -> None:
         params = start(cell, options)
         optimizer = sj.optim.clipped_adamw(3e-3)
         trained, losses, _ = jax.jit(
-            lambda p, cell=cell, o=optimizer: train(cell, p, options, whole_batch, o)
+            lambda p, cell=cell, o=optimizer: train(cell, p, options, sj.bptt, o)
         )(params)
         before, after = (gradient_norms(cell, p, options) for p in (params, trained))
         lags = np.arange(1, options.steps + 1)

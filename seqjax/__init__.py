@@ -55,10 +55,8 @@ from seqjax.engines import unroll_with_info as unroll_with_info
 from seqjax.gates import name_gate as name_gate
 from seqjax.gradients import OnlineBatch as OnlineBatch
 from seqjax.gradients import OnlineParams as OnlineParams
-from seqjax.gradients import accumulated_tbptt as accumulated_tbptt
 from seqjax.gradients import bptt as bptt
 from seqjax.gradients import eprop as eprop
-from seqjax.gradients import online as online
 from seqjax.gradients import rflo as rflo
 from seqjax.gradients import rtrl as rtrl
 from seqjax.gradients import snap as snap

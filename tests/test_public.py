@@ -55,8 +55,8 @@ def test_the_names_that_other_code_depends_on_are_there():
     contract = {"Cell", "GatedCell", "LinearCell", "Layered", "as_gated", "as_linear"}
     contract |= {"Child", "Wrapper", "name_gate"}
     functions = {"unroll", "unroll_with_info", "unroll_fold", "plan_memory", "explain", "summary"}
-    functions |= {"bptt", "tbptt", "accumulated_tbptt", "diagnose", "diagnostics"}
-    functions |= {"rtrl", "snap", "uoro", "rflo", "eprop", "online", "OnlineParams", "OnlineBatch"}
+    functions |= {"bptt", "tbptt", "diagnose", "diagnostics"}
+    functions |= {"rtrl", "snap", "uoro", "rflo", "eprop", "OnlineParams", "OnlineBatch"}
     text = {
         "generate",
         "stream",

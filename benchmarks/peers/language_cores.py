@@ -11,7 +11,6 @@ import seqjax as sj
 from benchmarks.peers.language import Step, Task
 from benchmarks.peers.language_ours import FORMS
 from benchmarks.peers.language_ours import prepare as prepare_ours
-from seqjax.gradients import whole_batch
 
 
 def start(device: str, threads: int) -> dict[str, Any]:
@@ -28,4 +27,4 @@ def prepare(task: Task, device: str = "cpu") -> Step:
     cores = sj.training.use_cores(batch=task.sizes.batch)
     if cores == 1:
         raise RuntimeError(f"no two cores share {task.sizes.batch} sequences evenly")
-    return prepare_ours(task, FORMS["ours"], sj.training.sharded(whole_batch))
+    return prepare_ours(task, FORMS["ours"], sj.training.sharded(sj.bptt))

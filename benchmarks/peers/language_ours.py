@@ -9,7 +9,6 @@ import numpy as np
 import seqjax as sj
 from benchmarks.peers.language import Step, Task
 from seqjax.cells.lstm import LSTMParams
-from seqjax.gradients import whole_batch
 from seqjax.models.language_model import LanguageModelParams
 from seqjax.training.fit import compiled_update
 from seqjax.training.sharded import begun
@@ -32,7 +31,7 @@ FORMS = {
 """By the names that tables and results have; the others are set beside the first."""
 
 
-def prepare(task: Task, form: Form, method: Any = whole_batch) -> Step:
+def prepare(task: Task, form: Form, method: Any = sj.bptt) -> Step:
     """The compiled update, whose state is given to the next one: parameters, moments, recurrent state.
 
     Masks and resets are there, as `sj.data.Windows` has them; with the logits "at once" they are not
@@ -54,7 +53,7 @@ def prepare(task: Task, form: Form, method: Any = whole_batch) -> Step:
         return nats.value, (carry, {"nats": nats})
 
     optimizer = sj.optim.clipped_adamw(task.learning_rate, clip_norm=task.clip)
-    update = method(model.loss if form.folded else at_once, optimizer)
+    update = method.update(model.loss if form.folded else at_once, optimizer)
     compiled = compiled_update(update)
     carry = model.initial_state(params, (batch,))
     state = sj.training.TrainState.create(params, optimizer, jax.random.key(0), carry)

@@ -1,5 +1,6 @@
 """Unbiased online recurrent optimisation: the influence as one random product of two vectors."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -8,19 +9,18 @@ from jaxtyping import Array, Float, Key
 
 from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params, State
-from seqjax.gradients.online_refusals import check_rule, checked
-from seqjax.gradients.online_rule import (
-    Online,
+from seqjax.gradients.online import (
+    OnlineBatch,
     OnlineParams,
+    OnlineRule,
     OnlineStep,
     StepLoss,
-    add_past,
     in_each_row,
     present,
     restarted,
     widest,
 )
-from seqjax.gradients.pattern import start_by_vector, step_by_vector
+from seqjax.gradients.structure import start_by_vector, step_by_vector
 from seqjax.numerics import accumulator, where_rows
 
 EPSILON = 1e-7
@@ -28,7 +28,7 @@ EPSILON = 1e-7
 
 
 class UOROState(NamedTuple):
-    """The recurrent state; s̃ and θ̃ with E[s̃ ⊗ θ̃] = ∂s_t/∂θ; and for each row the key of what comes.
+    """The recurrent state; s̃ and θ̃ with E[s̃ ⊗ θ̃] = ∂s_t/∂θ; and for each row the key of the next signs.
 
     param_trace: shaped like params, each leaf [*batch, *leaf].
     """
@@ -39,74 +39,74 @@ class UOROState(NamedTuple):
     key: Key[Array, "*batch"]
 
 
-def uoro(cell: Cell, step_loss: StepLoss) -> Online:
+@dataclasses.dataclass(frozen=True)
+class UORO(OnlineRule):
     """s̃_t = ρ_0 D_t s̃_{t-1} + ρ_1 ν_t,   θ̃_t = θ̃_{t-1} / ρ_0 + ν_tᵀ I_t / ρ_1
     ρ_0 = √(‖θ̃_{t-1}‖ / ‖D_t s̃_{t-1}‖),   ρ_1 = √(‖ν_tᵀ I_t‖ / ‖ν_t‖)
     dL_t/dθ ≈ (∂L_t/∂s_{t-1} · s̃_{t-1}) θ̃_{t-1} + ∂⁺L_t/∂θ
 
-    D_t = ∂s_t/∂s_{t-1}, I_t = ∂⁺s_t/∂θ, and ν_t is drawn anew at each step: n signs, each +1 or -1
-    with the same probability. With params held constant the mean over the draws is the gradient of
-    RTRL, and so of BPTT; a single draw is noisy, the more so the larger the state.
+    Unbiased online recurrent optimisation, an `OnlineRule`. D_t = ∂s_t/∂s_{t-1}, I_t = ∂⁺s_t/∂θ, and
+    ν_t are n signs, drawn at each step, +1 or -1 with the same probability. With params held constant
+    the mean over the draws is the gradient of RTRL, and so of BPTT; a single draw is noisy, the more so
+    the larger the state.
 
-    cell: any causal cell, stacks included; clocks, masks and keys in its state are passed by. A row of
-    the batch has traces and signs of its own. With n entries of the state and P params, each row needs
-    memory O(n + P), and time O(P): one JVP and one VJP of the step.
-    `init` needs a key, for the signs.
+    A row of the batch has traces and signs of its own. With n entries of the state and P params, each
+    row needs memory O(n + P), and time O(P): one JVP and one VJP of the step. `init` needs a key, for
+    the signs; so does a batch without a carry.
+
+    Args:
+        cell: Any causal cell, stacks included; clocks, masks and keys in its state are passed by.
+        every: Steps from one update to the next; None is one update a batch.
 
     Raises a ValueError for a cell that has no step, and for an init without a key.
     Reference: Tallec, Ollivier 2018, "Unbiased online recurrent optimization".
     """
-    check_rule("uoro", cell, step_loss)
 
-    def begin(
-        params: OnlineParams, batch_shape: tuple[int, ...], x: Any, state: State, key: Array | None
-    ) -> UOROState:
+    cell: Cell
+    every: int | None = 1
+
+    def begin(self, params: OnlineParams, x: Any, state: State, key: Array | None) -> UOROState:
+        """Return the first state and its traces, which are 0 for a state that is given."""
         if key is None:
             raise ValueError(
                 "uoro: key is None; expected a key, which draws the signs: init(params, ..., key=key)"
             )
         cell_key, sign_key = jax.random.split(key)
-        given = state
+        given, batch_shape = state, x.shape[:-1]
         if state is None:
-            state = cell.initial_state(params.cell, batch_shape, key=cell_key)
-        keys = jax.random.split(sign_key, batch_shape)
-        keys, *traces = in_each_row(lambda k: first_traces(cell, params.cell, k), batch_shape)(keys)
+            state = self.cell.initial_state(params.cell, batch_shape, key=cell_key)
+        keys, *traces = self._first(params, jax.random.split(sign_key, batch_shape))
         if given is not None:
             traces = jax.tree.map(jnp.zeros_like, traces)
         return UOROState(state, *traces, key=keys)
 
-    def update(
-        params: OnlineParams,
-        online_state: UOROState,
-        x: Array,
-        target: Any,
-        *,
-        reset: Array | None = None,
+    def step(
+        self, loss: StepLoss, params: OnlineParams, online_state: Any, inputs: OnlineBatch
     ) -> OnlineStep:
-        state, s, theta, keys = online_state
-        batch_shape = x.shape[:-1]
+        """Use the traces of the past, then carry them through this step."""
+        cell, (x, _, reset), (state, s, theta, keys) = self.cell, inputs, online_state
         if reset is not None:
             state = restarted(cell, params.cell, state, reset)
-            begin = in_each_row(lambda k: first_traces(cell, params.cell, k), batch_shape)
-            keys, *first = begin(keys)
-            s, theta = jax.tree.map(
-                lambda f, old: where_rows(reset, f, old), tuple(first), (s, theta)
-            )
-        now = present("uoro", cell, step_loss, None, params, state, x, target)
+            keys, *first = self._first(params, keys)
+            restart = lambda f, old: where_rows(reset, f, old)
+            s, theta = jax.tree.map(restart, tuple(first), (s, theta))
+        now = present(self, loss, params, state, inputs)
         weight = jnp.vecdot(now.past, s.astype(now.past.dtype))
-        past = jax.tree.map(
-            lambda th: jnp.tensordot(weight.astype(th.dtype), th, weight.ndim), theta
-        )
-        grads = add_past(now.direct, past)
+        weigh = lambda th: jnp.tensordot(weight.astype(th.dtype), th, weight.ndim)
+        past = jax.tree.map(weigh, theta)
 
         def advance(state: State, x: Array, s: Array, theta: Params, key: Array) -> Any:
             return advanced(cell, params.cell, state, x, s, theta, key)
 
-        s, theta, keys = in_each_row(advance, batch_shape)(state, x, s, theta, keys)
-        after = UOROState(now.after, s, theta, keys)
-        return OnlineStep(after, OnlineParams(grads, now.head), now.loss, now.y)
+        s, theta, keys = in_each_row(advance, x.shape[:-1])(state, x, s, theta, keys)
+        return now.result(UOROState(now.after, s, theta, keys), past)
 
-    return checked("uoro", cell, begin, update)
+    def _first(self, params: OnlineParams, keys: Array) -> Any:
+        """The keys that are left, and the first traces, of each row."""
+        return in_each_row(lambda k: first_traces(self.cell, params.cell, k), keys.shape)(keys)
+
+
+uoro = UORO
 
 
 def first_traces(cell: Cell, params: Params, key: Array) -> tuple[Array, Array, Params]:

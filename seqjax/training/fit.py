@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from seqjax import checks
-from seqjax.gradients import Loss, Method, Metrics, StepLoss, UpdateFn, whole_batch
+from seqjax.gradients import Loss, Method, Metrics, StepLoss, UpdateFn, bptt
+from seqjax.gradients.method import check_method
 from seqjax.training.display import Display
 from seqjax.training.evaluation import Record, Totals
 from seqjax.training.log import Curves, Log
@@ -37,7 +38,7 @@ def fit(
     batches: Iterable[Any],
     *,
     steps: int,
-    method: Method = whole_batch,
+    method: Method = bptt,
     evaluate: Callable[[Any], dict[str, float]] | None = None,
     evaluate_every: int | None = None,
     on_evaluation: Callable[[TrainState], str | None] | None = None,
@@ -49,18 +50,18 @@ def fit(
     """Train until `steps` batches are done, from `state` or from the newest checkpoint.
 
     Args:
-      loss: `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`; for `sj.online` that of
-        one step, `step_loss(head, y, target) -> scalar`.
+      loss: `loss(params, carry, batch, key) -> (scalar, (carry, metrics))`; for an online rule
+        that of one step, `step_loss(head, y, target) -> scalar`.
       optimizer: any of optax.
       state: `TrainState.create(params, optimizer, key, carry)`.
       batches: an endless iterator, or a collection that is gone through again and again. With a
         `directory` it needs `get_state()` and `set_state(state)` in JSON values, as
         `sj.data.Windows` has them, so that a resumed run goes on at the same place in the data.
       steps: how many batches, those before a resume included.
-      method: how a batch becomes updates: `whole_batch` (BPTT, one update), `sj.tbptt(k1, k2)`,
-        `sj.accumulated_tbptt(k1, k2)`, or `sj.online(cell, rule)`. Where the last batch of a pass is
-        short, as that of `sj.data.Windows` is, a k2 needs `short_batches=True`. After
-        `sj.training.use_cores()` the cores share each batch: `sj.training.sharded(method)`.
+      method: how a batch becomes updates: `sj.bptt` (one update), `sj.tbptt(k1, k2)`, or an online
+        rule such as `sj.rtrl(cell, every=8)`. Where the last batch of a pass is short, as that of
+        `sj.data.Windows` is, a k2 needs `short_batches=True`. After `sj.training.use_cores()` the
+        cores share each batch: `sj.training.sharded(method)`.
       evaluate: returns metrics for params. The next step takes over the arrays that it is given: copy
         what you keep.
       evaluate_every: steps from one evaluation to the next; None evaluates at the end only.
@@ -82,6 +83,7 @@ def fit(
       ImportError: a directory without orbax-checkpoint, or `display` without rich.
     """
     checks.positive("fit: log_every", log_every)
+    check_method("fit", method)
     log = Log(log_every)
     own = [log, *[Display()] * display, Curves(log), *[Shown(f) for f in [on_evaluation] if f]]
     run = FitRun(
@@ -94,7 +96,7 @@ def fit(
     )
     # A copy: the buffers of each state are given to the next one.
     state = run.resume(jax.tree.map(jnp.copy, state))
-    run.begin(on_cores(method)(loss, optimizer), state, evaluate)
+    run.begin(on_cores(method).update(loss, optimizer), state, evaluate)
     run.train()
     return FitResult(run.state, log.records, interrupted=run.step < steps)
 

@@ -112,7 +112,7 @@ class Members:
         self, numbers: Setting, state: TrainState, batch: Any
     ) -> tuple[TrainState, Metrics]:
         loss, optimizer, _ = self._built(numbers)
-        return state.updated(self._method(loss, optimizer), batch)
+        return state.updated(self._method.update(loss, optimizer), batch)
 
     def _evaluate_one(self, numbers: Setting, params: Any) -> dict[str, Array]:
         assert self._evaluate is not None

@@ -12,10 +12,17 @@ from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from seqjax import checks
-from seqjax.gradients import Loss, Method, Metrics, OnlineMethod, Update, UpdateFn
-from seqjax.gradients.bptt import as_means, checked
-from seqjax.gradients.updates import check_optimizer
+from seqjax.gradients import (
+    Gradient,
+    GradientFn,
+    Loss,
+    Method,
+    Metrics,
+    OnlineRule,
+    Update,
+    UpdateFn,
+)
+from seqjax.gradients.method import as_means, check_method, check_optimizer, checked
 from seqjax.losses import Mean
 from seqjax.numerics import accumulator
 from seqjax.training import devices
@@ -33,8 +40,8 @@ def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO
     n_i are added before the gradient, the gradients once for each update, the metrics once for each
     batch.
 
-    method: `whole_batch`, `sj.tbptt(k1, k2)`, `sj.accumulated_tbptt(k1, k2)`, or another that hands the
-        gradient of its loss to the optimizer, and nothing that is not linear in it.
+    method: `sj.bptt`, `sj.tbptt(k1, k2)`, or another that hands the gradient of its loss to
+        the optimizer, and nothing that is not linear in it.
     weight: the metric of the loss whose `Mean.count` is n; None takes the one that counts most. So a
         loss is a mean over what that metric counts, and may have added to it what no sequence enters,
         such as a norm of params. One that draws sequences of a batch together, as batch normalisation
@@ -48,30 +55,29 @@ def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO
     a device of every core, and `fit` does the rest. The devices are those of the default backend; GPUs
     and TPUs go the same way.
 
-    Outside `fit`, `sharded(method)(loss, optimizer)` is an update function that is compiled already, and
-    waits until its devices are done: programs that add over devices of a CPU may wait for each other for
-    ever where several are under way. It is not for `jax.jit`, whose call would not wait.
+    Outside `fit`, `sharded(method).update(loss, optimizer)` is an update function that is compiled
+    already, and waits until its devices are done: programs that add over devices of a CPU may wait for
+    each other for ever where several are under way. It is not for `jax.jit`, whose call would not wait.
 
-    Raises a ValueError for `sj.online`, whose loss does not say how much it counts, and for several
+    Raises a ValueError for an online rule, whose loss does not say how much it counts, and for several
     processes; and, when called, for a loss without metrics or without the `weight`, for a batch of which
     the devices cannot have equal parts, and inside of another compiled function.
 
     >>> import jax.numpy as jnp, optax, seqjax as sj
-    >>> from seqjax.gradients import whole_batch
     >>> def loss(params, carry, batch, key):
     ...     error = sj.losses.mean_over((batch - params) ** 2)
     ...     return error.value, (carry, {"error": error})
     >>> optimizer = optax.sgd(0.25)
-    >>> update = sharded(whole_batch)(loss, optimizer)
+    >>> update = sharded(sj.bptt).update(loss, optimizer)
     >>> params = jnp.zeros(())
     >>> result = update(params, optimizer.init(params), None, jnp.array([[1.0, 3.0]]), None)
     >>> print(result.params, result.metrics["error"].value)
     1.0 [5.]
     """
-    checks.function("sharded: method", method)
-    if isinstance(method, OnlineMethod):
+    check_method("sharded", method)
+    if isinstance(method, OnlineRule):
         raise ValueError(
-            "sharded: method is sj.online, whose step_loss does not say how much it counts; expected "
+            f"sharded: method is {method!r}, whose step_loss does not say how much it counts; expected "
             "one of a whole loss, such as sj.tbptt, or one device: leave out sharded and use_cores"
         )
     if jax.process_count() > 1:
@@ -83,7 +89,7 @@ def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO
 
 
 @dataclasses.dataclass(frozen=True)
-class Sharded:
+class Sharded(Method):
     """A method on all devices of `mesh`; made by `sharded`, which explains it."""
 
     method: Method
@@ -91,11 +97,26 @@ class Sharded:
     batch_axes: Any
     mesh: Mesh
 
-    def __call__(self, loss: Loss, optimizer: optax.GradientTransformation) -> "ShardedUpdate":
-        """The update function."""
+    def update(self, loss: Loss, optimizer: optax.GradientTransformation) -> "ShardedUpdate":
+        """Return the update function."""
         check_optimizer("sharded", optimizer)
-        loss = share_of(checked("sharded", loss), self.weight, self.mesh.size)
-        return ShardedUpdate(self, self.method(loss, summed(optimizer)))
+        return ShardedUpdate(self, self.method.update(self._share(loss), summed(optimizer)))
+
+    def gradient(self, loss: Loss) -> GradientFn:
+        """Return the gradient function, as one update whose optimizer keeps the gradient."""
+        keep: Any = lambda grads, state, params: (jax.tree.map(jnp.zeros_like, grads), grads)
+        keeper = summed(optax.GradientTransformation(lambda params: params, keep))
+        update = ShardedUpdate(self, Method.update(self.method, self._share(loss), keeper))
+
+        def gradient(params: Any, carry: Any, batch: Any, key: Array | None) -> Gradient:
+            found = update(params, params, carry, batch, key)
+            metrics = jax.tree.map(lambda m: m[0], found.metrics)
+            return Gradient(found.opt_state, found.carry, metrics)
+
+        return gradient
+
+    def _share(self, loss: Loss) -> Loss:
+        return share_of(checked("sharded", loss), self.weight, self.mesh.size)
 
 
 class ShardedUpdate:

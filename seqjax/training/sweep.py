@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqjax import checks
-from seqjax.gradients import Method, whole_batch
+from seqjax.gradients import Method, bptt
+from seqjax.gradients.method import check_method
 from seqjax.training.checkpoint import Checkpoints
 from seqjax.training.config import kept_beside, to_config
 from seqjax.training.display import Display
@@ -30,7 +31,7 @@ def sweep(
     *,
     steps: int,
     static: Sequence[str] = (),
-    method: Method = whole_batch,
+    method: Method = bptt,
     evaluate: Evaluate | None = None,
     evaluate_every: int | None = None,
     score: str | None = None,
@@ -93,6 +94,7 @@ def sweep(
     """
     settings = checked(settings, static)
     checks.positive("sweep: log_every", log_every)
+    check_method("sweep", method)
     checks.one_of("sweep: across", across, ("auto", "map", "vmap"))
     if across == "auto":
         across = "map" if jax.default_backend() == "cpu" else "vmap"

@@ -47,7 +47,7 @@ def make(cell, time=4, batch=(2,), resets=(), dtype=jnp.float64):
 def forward(rule, problem, params=None, state=None, key=None):
     """The sum of the gradients of all steps, the losses, the outputs and the last online state."""
     params = problem.params if params is None else params
-    rule = rule(problem.cell, squares)
+    rule = rule(problem.cell).online(squares)
     key = problem.key if key is None else key
     online_state = rule.init(params, problem.batch_shape, state=state, key=key)
 

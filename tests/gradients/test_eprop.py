@@ -119,7 +119,7 @@ def test_eprop_is_the_papers_rule_on_an_lstm(given, signal, x64):
 def test_an_eligibility_trace_is_as_large_as_the_params():
     cell = sj.LSTM(5)
     params = sj.OnlineParams(cell.init(jax.random.key(0), IN_FEATURES))
-    kept = sj.eprop(cell, squares).init(params, (4,)).influence
+    kept = sj.eprop(cell).online(squares).init(params, (4,)).influence
     assert kept.input_kernel.shape == (4, 2, IN_FEATURES, 20)  # h and c of one unit
 
 
@@ -142,19 +142,10 @@ def test_without_recurrent_weights_eprop_is_exact(x64):
 )
 def test_gated_wrappers_are_served(noisy):
     params = sj.OnlineParams(noisy.init(jax.random.key(0), 3), jnp.ones((2, 2)))
-    rule = sj.eprop(noisy, squares)
+    rule = sj.eprop(noisy).online(squares)
     state = rule.init(params, (4,), key=jax.random.key(1))
     x = jnp.ones((4, 3))
     result = jax.jit(rule.update)(params, state, x, jnp.zeros((4, 2)))
     after, y = noisy.step(params.cell, state.cell, x)
     np.testing.assert_allclose(result.y, y, rtol=1e-6)
     assert jax.tree.structure(result.state.cell) == jax.tree.structure(after)
-
-
-def test_cells_that_a_rule_cannot_serve_are_refused():
-    for cell in (sj.LRU(3), sj.Stack((sj.LSTM(3),)), sj.ChoGRU(3), sj.LSTM(3, projection=2)):
-        with pytest.raises(ValueError, match=r"eprop: cell is .*; expected a gated cell, such as"):
-            sj.eprop(cell, squares)
-    for cell in (sj.LSTM(3), sj.Stack((sj.Elman(3),)), sj.PreActivationRNN(3)):
-        with pytest.raises(ValueError, match=r"rflo: cell is .*; expected a \(leaky\) sj.Elman"):
-            sj.rflo(cell, squares)

@@ -1,5 +1,7 @@
 """RTRL is BPTT forward in time: for every cell, to the rounding of float64."""
 
+import importlib
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,14 +9,14 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.gradients import influence
-from seqjax.gradients.pattern import Pattern, pattern_of
+from seqjax.gradients.structure import Pattern, pattern_of
 from tests.contract.registry import REGISTRY
 from tests.gradients import online_problem
 from tests.gradients.online_problem import assert_close, by_bptt, forward, squares
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+MODULE = importlib.import_module("seqjax.gradients.rtrl")  # the package has the class of that name
 CAUSAL = [name for name, entry in REGISTRY.items() if entry.causal]
 RESETS = [(2, 0), (0, 1), (1, 1), (3, 1)]
 
@@ -99,27 +101,32 @@ def test_the_kept_entries_are_those_of_the_whole_influence(name, monkeypatch, x6
     problem = online_problem.make(REGISTRY[name].build(jnp.float64, None), resets=RESETS)
     run = lambda: jax.jit(lambda: forward(sj.rtrl, problem)[:3])()
     kept = run()
-    monkeypatch.setattr(influence, "FEW", 0)  # the other form of each product
+    monkeypatch.setattr(MODULE, "FEW", 0)  # the other form of each product
     assert_close(run(), kept)
-    monkeypatch.setattr(influence, "pattern_of", whole)
+    monkeypatch.setattr(MODULE, "pattern_of", whole)
     assert_close(run(), kept)
 
 
 def test_a_cell_whose_units_do_not_mix_keeps_the_states_of_one_unit_for_each_param():
     cell = sj.DiagonalLSTM(5)
     params = sj.OnlineParams(cell.init(jax.random.key(0), 3))
-    kept = sj.rtrl(cell, squares).init(params, (7,)).influence
+    kept = sj.rtrl(cell).online(squares).init(params, (7,)).influence
     assert kept.input_kernel.shape == (7, 2, 3, 20)  # h and c of one unit
     assert kept.bias.shape == (7, 2, 20)
     cell = sj.LRU(4)
-    kept = sj.rtrl(cell, squares).init(sj.OnlineParams(cell.init(jax.random.key(0), 3))).influence
+    kept = (
+        sj.rtrl(cell)
+        .online(squares)
+        .init(sj.OnlineParams(cell.init(jax.random.key(0), 3)))
+        .influence
+    )
     assert kept.input_real.shape == (2, 3, 4)  # the real and the imaginary part
     assert kept.output_real.shape == (0, 4, 4)  # a readout reaches no state
 
 
 def test_vmap_over_params_is_each_by_itself_and_a_second_call_never_traces_again(x64):
     problem = online_problem.make(sj.GRU(2, param_dtype=jnp.float64), time=3)
-    rule = sj.rtrl(problem.cell, squares)
+    rule = sj.rtrl(problem.cell).online(squares)
     several = jax.tree.map(lambda a: jnp.stack([a, 0.5 * a]), problem.params)
     x, target, _ = jax.tree.map(lambda a: a[0], problem.batch)
     state = jax.vmap(lambda p: rule.init(p, (2,)))(several)
@@ -133,24 +140,3 @@ def test_vmap_over_params_is_each_by_itself_and_a_second_call_never_traces_again
             assert_close(take(result.grads), alone.grads)
             assert_close(take(result.state), alone.state)
         state = result.state
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_what_has_no_step_and_what_is_no_state_of_the_cell_is_refused():
-    both = sj.Bidirectional(sj.Elman(3), sj.Elman(3))
-    for rule in (sj.rtrl, sj.snap(1), sj.uoro, sj.eprop):
-        with pytest.raises(ValueError, match=r"needs inputs after t; .* and sj.bptt this one"):
-            rule(both, squares)
-        with pytest.raises(ValueError, match="cell: expected a Cell, got 'LSTM'"):
-            rule("LSTM", squares)  # pyright: ignore[reportArgumentType] - the wrong type is the test
-    rule, other = (sj.rtrl(sj.GRU(size), squares) for size in (3, 4))
-    params = sj.OnlineParams(sj.GRU(3).init(jax.random.key(0), 2))
-    with pytest.raises(
-        ValueError, match=r"rtrl: params\.cell is GRUParams of shapes .*; expected what GRU"
-    ):
-        other.init(params)
-    state = rule.init(params, (2,))
-    with pytest.raises(
-        ValueError, match=r"rtrl: online_state\.cell\.h is float32\[2, 3\]; expected \[3, 3\]"
-    ):
-        rule.update(params, state, jnp.ones((3, 2)), jnp.ones((3, 3)))

@@ -1,6 +1,7 @@
 """SnAp between no influence and RTRL."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 import seqjax as sj
 from tests.contract.registry import REGISTRY, RunningMean
 from tests.gradients import online_problem
-from tests.gradients.online_problem import assert_close, distance, forward, squares
+from tests.gradients.online_problem import assert_close, distance, forward
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -40,11 +41,15 @@ def test_snap_n_is_rtrl_once_n_covers_the_dependence(x64):
     exact = forward(sj.rtrl, problem)[0]
     errors = []
     for n in (1, 2, 3, 4, 5):
-        grads, *_, last = forward(sj.snap(n), problem)
+        grads, *_, last = forward(order(n), problem)
         assert last.influence["v"].shape == (2, min(n, 4), 3, 4)
         errors.append(distance(grads, exact))
     # From the first unit to the fourth are three steps, of which the one under way is always whole.
     assert min(errors[:2]) > 1e-3 > 1e-12 > max(errors[2:])
+
+
+def order(n):
+    return functools.partial(sj.snap, order=n)
 
 
 SINGLE = {
@@ -58,7 +63,7 @@ SINGLE = {
 @pytest.mark.parametrize("cell", SINGLE.values(), ids=SINGLE)
 def test_snap_1_is_rtrl_on_diagonal_recurrences(cell, x64):
     problem = online_problem.make(cell)
-    run = jax.jit(lambda: (forward(sj.snap(1), problem), forward(sj.rtrl, problem)))
+    run = jax.jit(lambda: (forward(order(1), problem), forward(sj.rtrl, problem)))
     assert_close(*run())
 
 
@@ -66,15 +71,15 @@ def test_of_an_lstm_with_a_diagonal_kernel_n_is_2(x64):
     """The output gate enters h, and by way of h only later c."""
     problem = online_problem.make(REGISTRY["DiagonalLSTM"].build(jnp.float64, None))
     exact = forward(sj.rtrl, problem)[0]
-    assert_close(forward(sj.snap(2), problem)[0], exact)
-    assert distance(forward(sj.snap(1), problem)[0], exact) > 1e-3
+    assert_close(forward(order(2), problem)[0], exact)
+    assert distance(forward(order(1), problem)[0], exact) > 1e-3
 
 
 def test_snap_1_on_a_dense_network_keeps_what_a_unit_does_to_itself(x64):
     """Of D_t = φ'(a_t) Uᵀ the diagonal alone: J_{t,j} = φ'_j (U_jj J_{t-1,j} + [x_t, h_{t-1}, 1])."""
     cell = sj.Elman(3, param_dtype=jnp.float64)
     problem = online_problem.make(cell, batch=())
-    grads, *_ = forward(sj.snap(1), problem)
+    grads, *_ = forward(order(1), problem)
     W, U, b = (np.asarray(leaf) for leaf in problem.params.cell)
     V = np.asarray(problem.params.head)
     h, J, total = np.zeros(3), np.zeros((7, 3)), np.zeros((7, 3))
@@ -89,13 +94,3 @@ def test_snap_1_on_a_dense_network_keeps_what_a_unit_does_to_itself(x64):
     expected = np.concatenate([grads.cell.input_kernel, grads.cell.recurrent_kernel])
     np.testing.assert_allclose(expected, total[:6], rtol=1e-12)
     np.testing.assert_allclose(grads.cell.bias, total[6], rtol=1e-12)
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_n_is_a_number_of_steps():
-    for n in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match="snap: n: expected a positive integer"):
-            sj.snap(n)  # pyright: ignore[reportArgumentType] - the wrong type is the test
-    assert sj.snap(2) == sj.snap(2)
-    with pytest.raises(ValueError, match=r"snap\(2\): cell is .*needs inputs after t"):
-        sj.snap(2)(sj.Bidirectional(sj.Elman(3), sj.Elman(3)), squares)

@@ -1,5 +1,6 @@
 """What a batch may hold where windows reach back: documents, lengths, noise, any carry, no carry."""
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -10,7 +11,6 @@ import optax
 import pytest
 
 import seqjax as sj
-from seqjax.gradients import apply_gradient, bptt
 from seqjax.losses import Mean, mean_over
 from seqjax.training import TrainState, fit
 
@@ -62,8 +62,8 @@ def test_with_resets_and_lengths_windows_that_reach_the_beginning_add_up_to_bptt
     loss, params = loss_of(cell), cell.init(jax.random.key(0), 2)
     carry = cell.initial_state(params, (LANES,), key=jax.random.key(5))
     arguments = params, carry, batch, None
-    whole = jax.jit(bptt(loss))(*arguments)
-    found = jax.jit(sj.accumulated_tbptt(4, TIME, weight="error").gradient(loss))(*arguments)
+    whole = jax.jit(sj.bptt(loss))(*arguments)
+    found = jax.jit(sj.tbptt(4, TIME, weight="error")(loss))(*arguments)
     chex.assert_trees_all_close(found.grads, whole.grads, rtol=1e-10, atol=1e-14)
     assert float(found.metrics["error"].count) == 10 + 7 + 2
     assert float(found.metrics["error"].value) == pytest.approx(
@@ -80,11 +80,11 @@ def test_blocks_weigh_by_their_steps_unless_a_metric_is_named():
     loss, params = loss_of(cell), cell.init(jax.random.key(0), 2)
     carry = cell.initial_state(params, (LANES,))
     pieces = [jax.tree.map(lambda a, s=s: a[s : s + 5], batch) for s in (0, 5)]
-    first = bptt(loss)(params, carry, pieces[0], None)
-    second = bptt(loss)(params, first.carry, pieces[1], None)
+    first = sj.bptt(loss)(params, carry, pieces[0], None)
+    second = sj.bptt(loss)(params, first.carry, pieces[1], None)
     counts = 5 + 5 + 2, 5 + 2
     for weight, (a, b) in ((None, (0.5, 0.5)), ("error", (counts[0] / 19, counts[1] / 19))):
-        gradient = sj.accumulated_tbptt(5, 5, weight=weight).gradient(loss)
+        gradient = sj.tbptt(5, 5, weight=weight)(loss)
         found = jax.jit(gradient)(params, carry, batch, None)
         expected = jax.tree.map(lambda g, h, a=a, b=b: a * g + b * h, first.grads, second.grads)
         chex.assert_trees_all_close(found.grads, expected, rtol=1e-12, atol=1e-15)
@@ -98,8 +98,8 @@ def test_a_block_that_is_run_again_has_the_noise_that_it_had(losses):
     loss, params, batch = loss_of(cell), cell.init(jax.random.key(0), 2), ragged_lanes()
     carry = cell.initial_state(params, (LANES,), key=jax.random.key(5))
     key = jax.random.key(9)
-    method = sj.accumulated_tbptt(5, 10, losses=losses, weight="error")
-    found = jax.jit(method.gradient(loss))(params, carry, batch, key)
+    method = sj.tbptt(5, 10, losses=losses, weight="error")
+    found = jax.jit(method(loss))(params, carry, batch, key)
     keys = jax.random.split(key, 3)  # one for each block, and one for what is left over
     pieces = [jax.tree.map(lambda a, s=s: a[s : s + 5], batch) for s in (0, 5)]
 
@@ -122,8 +122,8 @@ def test_a_language_model_that_reaches_the_beginning_has_the_gradient_of_bptt():
     batch.resets[3, 1] = True
     carry = model.initial_state(params, (4,), key=jax.random.key(1))
     arguments = params, carry, batch, None
-    whole = jax.jit(bptt(model.loss))(*arguments)
-    found = jax.jit(sj.accumulated_tbptt(3, 8, weight="nats").gradient(model.loss))(*arguments)
+    whole = jax.jit(sj.bptt(model.loss))(*arguments)
+    found = jax.jit(sj.tbptt(3, 8, weight="nats")(model.loss))(*arguments)
     chex.assert_trees_all_close(found.grads, whole.grads, rtol=1e-10, atol=1e-14)
     assert float(found.metrics["nats"].count) == 30
 
@@ -156,9 +156,9 @@ def test_accumulated_windows_are_a_method_of_fit_with_one_update_a_batch():
 
     optimizer, carry = optax.adam(1e-2), cell.initial_state(params, (4,))
     state = TrainState.create(params, optimizer, jax.random.key(0), carry)
-    method = sj.accumulated_tbptt(4, 10)
+    method = sj.tbptt(4, 10, accumulate=True)
     result = fit(loss, optimizer, state, [xs], steps=2, method=method, display=False)
-    update = jax.jit(apply_gradient(bptt(loss), optimizer))
+    update = jax.jit(sj.bptt.update(loss, optimizer))
     expected = (params, optimizer.init(params), carry)
     for _ in range(2):
         expected = update(*expected, xs, None)[:3]
@@ -178,7 +178,7 @@ def test_a_carry_may_hold_counters_flags_and_keys():
     carry = {"h": jnp.array(0.5), "count": jnp.array(0), "flag": jnp.array(True)}
     carry["key"] = jax.random.key(3)
     batch = jnp.linspace(-1, 1, 6)
-    found = jax.jit(sj.accumulated_tbptt(2, 6).gradient(loss))(jnp.array(0.7), carry, batch, None)
+    found = jax.jit(sj.tbptt(2, 6)(loss))(jnp.array(0.7), carry, batch, None)
 
     def whole(params):
         state, total = carry, 0.0
@@ -202,7 +202,7 @@ def test_without_a_carry_nothing_reaches_back_and_only_losses_add_up(losses):
         return jnp.mean(params * batch), (carry, {})
 
     optimizer = optax.sgd(1.0)
-    update = jax.jit(sj.tbptt(2, 4, losses=losses)(loss, optimizer))
+    update = jax.jit(sj.tbptt(2, 4, losses=losses).update(loss, optimizer))
     result = update(jnp.array(0.0), optimizer.init(jnp.array(0.0)), None, jnp.arange(6.0), None)
     means = {"new": [0.5, 2.5, 4.5], "window": [0.5, 1.5, 3.5]}[losses]
     assert float(result.params) == pytest.approx(-sum(means), rel=1e-6)
@@ -217,7 +217,7 @@ def test_no_block_is_run_that_is_not_reached():
         return params * jnp.mean(batch), (carry + params, {})
 
     batch = jnp.arange(8.0)
-    gradient = jax.jit(sj.accumulated_tbptt(2, 6).gradient(loss))
+    gradient = jax.jit(sj.tbptt(2, 6)(loss))
     jax.block_until_ready(gradient(jnp.array(1.0), jnp.array(0.0), batch, None))
     jax.effects_barrier()
     assert sorted(runs) == sorted([0, 2, 4, 6, 0, 2, 0, 4, 2])
@@ -233,7 +233,7 @@ def test_what_lies_before_the_beginning_leaves_no_nan():
         return h, ((where + 1, h), {})
 
     arguments = jnp.array(0.9), (jnp.array(0.0), jnp.array(1.0)), jnp.arange(4.0), None
-    found = jax.jit(sj.accumulated_tbptt(1, 4).gradient(loss))(*arguments)
+    found = jax.jit(sj.tbptt(1, 4)(loss))(*arguments)
 
     def whole(params):
         carry, total = arguments[1], 0.0
@@ -248,8 +248,8 @@ def test_what_lies_before_the_beginning_leaves_no_nan():
 def test_a_batch_without_a_real_token_has_gradient_0():
     loss, params, carry, batch = weighed_problem()
     nothing = batch._replace(mask=jnp.zeros_like(batch.mask))
-    method = sj.accumulated_tbptt(4, 10, losses="window", weight="error")
-    found = jax.jit(method.gradient(loss))(params, carry, nothing, None)
+    method = sj.tbptt(4, 10, losses="window", weight="error")
+    found = jax.jit(method(loss))(params, carry, nothing, None)
     chex.assert_trees_all_equal(found.grads, jax.tree.map(jnp.zeros_like, params))
 
 
@@ -270,11 +270,11 @@ def operations(method, time):
     )
     optimizer = optax.sgd(0.1)
     arguments = jnp.array(1.0), optimizer.init(jnp.array(1.0)), jnp.array(0.0), jnp.ones(time), None
-    return str(jax.make_jaxpr(method(loss, optimizer))(*arguments)).count(" = ")
+    return str(jax.make_jaxpr(method.update(loss, optimizer))(*arguments)).count(" = ")
 
 
 def test_the_program_does_not_grow_with_time_nor_with_reach():
-    for kind in (sj.tbptt, sj.accumulated_tbptt):
+    for kind in (sj.tbptt, functools.partial(sj.tbptt, accumulate=True)):
         assert operations(kind(2, 6), 12) == operations(kind(2, 6), 240)
         assert operations(kind(2, 6), 240) == operations(kind(2, 40), 240)
         assert operations(kind(2, 7), 12) == operations(kind(2, 41), 240)
@@ -291,8 +291,35 @@ def test_a_second_call_never_traces_again():
         return loss(*arguments)
 
     optimizer = optax.sgd(0.1)
-    update = jax.jit(sj.tbptt(4, 9)(noticed, optimizer))
+    update = jax.jit(sj.tbptt(4, 9).update(noticed, optimizer))
     result = update(params, optimizer.init(params), carry, batch, None)
     before = len(traced)
     update(result.params, result.opt_state, result.carry, batch, None)
     assert len(traced) == before > 0
+
+
+def test_metrics_keep_their_form_where_a_tail_is_left():
+    def loss(params, carry, batch, key):
+        return params * 1.0, (carry, {"each": sj.losses.Mean(jnp.ones(4), jnp.ones(4))})
+
+    optimizer = optax.sgd(0.1)
+    params = jnp.array(1.0)
+    update = sj.tbptt(3).update(loss, optimizer)
+    for time, windows in ((6, 2), (7, 3), (2, 1)):
+        result = update(params, optimizer.init(params), None, jnp.zeros((time, 1)), None)
+        assert jnp.shape(result.metrics["each"].total) == (windows, 4)
+
+
+def test_every_window_draws_its_own_randomness():
+    def loss(params, carry, batch, key):
+        drawn = jax.random.normal(key)
+        return params * 0.0, (carry, {"drawn": mean_over(drawn[None])})
+
+    optimizer = optax.sgd(0.1)
+    params = jnp.array(1.0)
+    batch = jnp.zeros((7, 1))
+    update = sj.tbptt(2).update(loss, optimizer)
+    result = update(params, optimizer.init(params), None, batch, jax.random.key(0))
+    drawn = result.metrics["drawn"].value
+    assert drawn.shape == (4,)
+    assert len(set(np.asarray(drawn).tolist())) == 4

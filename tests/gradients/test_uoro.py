@@ -37,7 +37,7 @@ def test_the_mean_over_all_signs_is_bptt(cell, monkeypatch, x64):
         # All but the first are drawn twice: the state that comes in is checked against a new one.
         left = iter(jnp.repeat(signs, 2, axis=0)[1:])
         monkeypatch.setattr(MODULE, "random_signs", lambda key, like: next(left, jnp.ones(2)))
-        rule = sj.uoro(cell, squares)
+        rule = sj.uoro(cell).online(squares)
         online_state = rule.init(problem.params, key=problem.key)
         grads = jax.tree.map(jnp.zeros_like, problem.params)
         for x, target in zip(*problem.batch[:2], strict=True):
@@ -84,7 +84,7 @@ def test_values_are_those_of_the_cell_and_the_first_gradient_is_exact(name, x64)
 def test_a_reset_forgets_the_past_of_its_row(x64):
     cell = sj.GRU(2, param_dtype=jnp.float64)
     problem = online_problem.make(cell, time=4)
-    rule = sj.uoro(cell, squares)
+    rule = sj.uoro(cell).online(squares)
     state = rule.init(problem.params, (2,), key=problem.key)
     xs, targets, _ = problem.batch
     for t in range(3):
@@ -96,19 +96,12 @@ def test_a_reset_forgets_the_past_of_its_row(x64):
     )
     np.testing.assert_allclose(cut.y[0], fresh.y[0], rtol=1e-12)
     one = jnp.asarray([1.0, 0.0])[:, None]  # the loss of the first row alone
-    first = sj.uoro(cell, lambda head, y, target: squares(head, y * one, target))
+    first = sj.uoro(cell).online(lambda head, y, target: squares(head, y * one, target))
     begun = first.init(problem.params, (2,), key=problem.key)
     assert_close(
         first.update(problem.params, state, xs[3], targets[3], reset=reset).grads,
         first.update(problem.params, begun, xs[3], targets[3]).grads,
     )
-
-
-def test_the_signs_need_a_key():
-    rule = sj.uoro(sj.Elman(2), squares)
-    params = sj.OnlineParams(sj.Elman(2).init(jax.random.key(0), 3))
-    with pytest.raises(ValueError, match="uoro: key is None; expected a key"):
-        rule.init(params, (2,))
 
 
 def test_the_signs_are_one_and_minus_one_alike():

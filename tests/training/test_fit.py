@@ -136,7 +136,7 @@ def test_tbptt_is_a_method():
     state = TrainState.create(params, optimizer, jax.random.key(0), carry)
     result = fit(loss, optimizer, state, [xs], steps=2, method=sj.tbptt(4), display=False)
     assert int(optax.tree_utils.tree_get(result.state.opt_state, "count")) == 6  # 4 + 4 + 2, twice
-    update = jax.jit(sj.tbptt(4)(loss, optimizer))
+    update = jax.jit(sj.tbptt(4).update(loss, optimizer))
     expected = (params, optimizer.init(params), carry)
     for _ in range(2):
         expected = update(*expected, xs, None)[:3]

@@ -16,7 +16,6 @@ from jax.sharding import PartitionSpec as P
 
 import seqjax as sj
 from seqjax.data import Batch, Padded
-from seqjax.gradients import whole_batch
 from seqjax.losses import Mean, mean_over
 from seqjax.training import TrainState, devices, fit, sharded, use_cores
 from seqjax.training.devices import SHARDS, specs_of
@@ -50,7 +49,7 @@ def compiled(update):
 def updated(method, loss, params, carry, batches):
     """All that updates give, one after another, each from the carry of the one before."""
     optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.3, momentum=0.9))
-    update = compiled(sharded(method)(loss, optimizer))
+    update = compiled(sharded(method).update(loss, optimizer))
     found, opt_state = [], optimizer.init(params)
     for n, batch in enumerate(batches):
         result = update(params, opt_state, carry, batch, jax.random.key(n))
@@ -79,7 +78,7 @@ def classified():
         np.arange(ROWS) < 4,
     )
     params = model.init(jax.random.key(0))
-    return updated(whole_batch, model.loss, params, None, [batch])
+    return updated(sj.bptt, model.loss, params, None, [batch])
 
 
 def nothing_real():
@@ -93,7 +92,7 @@ def nothing_real():
     values, half = np.arange(12.0).reshape(2, ROWS), np.arange(ROWS) < ROWS // 2
     masks = [np.stack([half, half]), np.zeros((2, ROWS), bool)]
     batches = [(values, mask) for mask in masks]
-    return updated(whole_batch, loss, jnp.array(2.0), None, batches)
+    return updated(sj.bptt, loss, jnp.array(2.0), None, batches)
 
 
 def by_hand():
@@ -111,14 +110,16 @@ def by_hand():
             },
         )
 
-    method = sharded(whole_batch, weight="error", batch_axes={"rows": 0, "real": 0, "scale": None})
+    method = sharded(sj.bptt, weight="error", batch_axes={"rows": 0, "real": 0, "scale": None})
     batch = {
         "rows": np.arange(24.0).reshape(ROWS, 4),
         "real": np.arange(ROWS) < 4,
         "scale": np.arange(4.0),
     }
     optimizer, params = optax.sgd(0.1), jnp.ones(())
-    return compiled(method(loss, optimizer))(params, optimizer.init(params), None, batch, None)
+    return compiled(method.update(loss, optimizer))(
+        params, optimizer.init(params), None, batch, None
+    )
 
 
 def fitted():
@@ -153,16 +154,27 @@ def looped():
         (carry, {"error": error}),
     )
     optimizer, params = optax.sgd(0.01), jnp.zeros(())
-    update = compiled(sharded(whole_batch)(loss, optimizer))
+    update = compiled(sharded(sj.bptt).update(loss, optimizer))
     for _ in range(200):
         params = update(params, optimizer.init(params), None, np.ones((1, 2)), None).params
     return params
 
 
+def gradients():
+    """The gradient with fixed params, and no update."""
+    model, params = language_model()
+    batch = sj.data.lanes(np.random.default_rng(0).integers(0, 5, 40), ROWS)
+    arguments = params, model.initial_state(params, (ROWS,)), batch, None
+    methods = [sharded(method) for method in (sj.bptt, sj.tbptt(2, 4, weight="nats"))]
+    run = lambda m: m(model.loss) if isinstance(m, Sharded) else jax.jit(m(model.loss))
+    return [run(method)(*arguments) for method in methods]
+
+
 CASES = {
-    "BPTT": lambda: windowed(whole_batch),
+    "gradients": gradients,
+    "BPTT": lambda: windowed(sj.bptt),
     "accumulated TBPTT": lambda: windowed(
-        sj.accumulated_tbptt(2, 5, losses="window", weight="nats")
+        sj.tbptt(2, 5, losses="window", weight="nats", accumulate=True)
     ),
     "lengths": classified,
     "nothing real": nothing_real,
@@ -181,7 +193,7 @@ def all_reduces():
         return error.value, (carry, {"error": error, "size": mean_over(jnp.abs(values), mask)})
 
     optimizer, params = optax.sgd(0.1), (jnp.zeros(()),) * 4
-    update = sharded(whole_batch)(loss, optimizer)
+    update = sharded(sj.bptt).update(loss, optimizer)
     assert isinstance(update, ShardedUpdate)
     batch = jnp.ones((3, 2)), jnp.ones((3, 2), bool)
     arguments = params, optimizer.init(params), None, batch, None
@@ -196,7 +208,7 @@ def noisy():
         return params * 0.0, (carry, {"drawn": Mean(jax.random.normal(key), 1.0)})
 
     optimizer, params = optax.sgd(0.1), jnp.zeros(())
-    update = sharded(whole_batch)(loss, optimizer)
+    update = sharded(sj.bptt).update(loss, optimizer)
     state = optimizer.init(params)
     return update(params, state, None, jnp.ones((1, 2)), jax.random.key(KEY)).metrics["drawn"]
 
@@ -253,7 +265,7 @@ def test_each_device_draws_from_a_key_of_its_own(on_two):
 
 def on_one_device(weight=None):
     """The machinery for many devices, over one."""
-    return Sharded(whole_batch, weight, "auto", Mesh(np.array(jax.devices()[:1]), (SHARDS,)))
+    return Sharded(sj.bptt, weight, "auto", Mesh(np.array(jax.devices()[:1]), (SHARDS,)))
 
 
 def mean_loss(params, carry, batch, key):
@@ -273,7 +285,7 @@ def test_an_update_adds_over_devices_at_most_three_times(on_two):
 
 def test_an_update_inside_of_another_compiled_function_is_refused():
     optimizer = optax.sgd(0.1)
-    update = on_one_device()(mean_loss, optimizer)
+    update = on_one_device().update(mean_loss, optimizer)
     arguments = jnp.zeros(()), optimizer.init(jnp.zeros(())), None, jnp.ones((3, 2)), None
     assert float(update(*arguments).params) == pytest.approx(0.2)
     with pytest.raises(ValueError, match=r"inside of another compiled .* without jax\.jit"):
@@ -283,7 +295,7 @@ def test_an_update_inside_of_another_compiled_function_is_refused():
 def test_a_state_goes_to_the_devices_and_comes_back():
     optimizer = optax.sgd(0.1)
     state = TrainState.create(jnp.zeros(3), optimizer, jax.random.key(0), jnp.ones((2, 4)))
-    update = on_one_device()(mean_loss, optimizer)
+    update = on_one_device().update(mean_loss, optimizer)
     there = update.begin(state)
     assert there.carry.sharding.spec == P(SHARDS)
     assert there.params.sharding.spec == P()
@@ -359,17 +371,19 @@ def test_a_batch_that_devices_cannot_share_is_refused(batch, carry, axes, messag
 def test_a_loss_that_does_not_say_how_much_it_counts_is_refused(metrics, weight, message):
     loss = lambda params, carry, batch, key: (params * 1.0, (carry, metrics))
     optimizer = optax.sgd(0.1)
-    update = on_one_device(weight)(loss, optimizer)
+    update = on_one_device(weight).update(loss, optimizer)
     with pytest.raises(ValueError, match=message):
         update(jnp.zeros(()), optimizer.init(jnp.zeros(())), None, jnp.ones((3, 2)), None)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_methods_that_cannot_be_shared_are_refused():
-    with pytest.raises(ValueError, match=r"method is sj\.online, whose step_loss does not say"):
-        sharded(sj.online(sj.DiagonalLSTM(2), sj.rtrl))
+    with pytest.raises(ValueError, match=r"method is RTRL\(.*, whose step_loss does not say"):
+        sharded(sj.rtrl(sj.DiagonalLSTM(2)))
     wrong: Any = "tbptt"
-    with pytest.raises(ValueError, match="sharded: method: expected a function, got 'tbptt'"):
+    with pytest.raises(
+        ValueError, match=r"sharded: method: expected a sj.gradients.Method, .* got 'tbptt'"
+    ):
         sharded(wrong)
 
 
