@@ -6,6 +6,7 @@ from typing import assert_type
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import seqjax as sj
 from seqjax.cells.gru import GRUParams, GRUState
@@ -43,6 +44,5 @@ def test_wrappers_pass_the_types_of_the_wrapped_cell_on():
 
 
 def test_a_misspelt_name_is_an_error_for_the_type_checker():
-    assert not hasattr(sj, "LSMT")
-    if False:
+    with pytest.raises(AttributeError, match="LSMT"):
         sj.LSMT  # pyright: ignore[reportAttributeAccessIssue] # noqa: B018 - the mistake
