@@ -17,15 +17,15 @@ AUTO = "auto"
 
 _SHARED = -1  # instead of None, which is no leaf of a tree
 
-_asked: list[int] = []  # what the newest call of `use_cores` gave, if there was one
+_asked: list[int] = []  # what the newest call of `use_cores` returned
 
 
 def use_cores(count: int | None = None, *, batch: int | None = None) -> int:
-    """Train on all the cores from here on: `fit` then shares each batch among them; gives how many.
+    """Train on all the cores from here on, a device of JAX for each; returns how many.
 
-    One device of JAX on a CPU runs the small loop of a recurrent cell on one core, whatever the machine
-    has. This makes a device of every core, before JAX starts; `fit` then runs each method as
-    `sharded(method)`, which says what that asks of a loss and of a batch. `sweep` shares its members
+    One device of JAX on a CPU runs the small loop of a recurrent cell on one core, however many there
+    are. After this call, which must come before JAX starts, `fit` runs each method as
+    `sharded(method)`, which says what that needs of a loss and of a batch. `sweep` shares its members
     among the devices in any case. A GPU is used as before.
 
     count: how many cores; None takes all that this process may run on.
@@ -76,30 +76,25 @@ def largest_divisor(number: int, most: int) -> int:
 
 
 def specs_of(batch: Any, carry: Any, batch_axes: Any, devices: int) -> Any:
-    """How each leaf of `batch` lies on the devices, once they can share it and the carry evenly.
+    """How each leaf of `batch` lies on the devices, after checking that they share it evenly.
 
     batch_axes: "auto", or the axes by hand: a prefix of the batch, as the `in_axes` of `jax.vmap`.
     """
     axes = axes_of(batch, batch_axes)
-    leaves = jax.tree_util.tree_leaves_with_path(batch)
-    sizes = {
-        f"batch{jax.tree_util.keystr(path)}": (jnp.shape(leaf), axis)
-        for (path, leaf), axis in zip(leaves, axes, strict=True)
-        if axis != _SHARED
-    }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        sizes[f"carry{jax.tree_util.keystr(path)}"] = jnp.shape(leaf), 0
-    check_sizes(sizes, devices)
-    spec = lambda axis: (
-        PartitionSpec() if axis == _SHARED else PartitionSpec(*[None] * axis, SHARDS)
-    )
+    leaves = jax.tree_util.tree_leaves_with_path
+    of_batch = zip(leaves(batch), axes, strict=True)
+    sizes = {("batch", path): (jnp.shape(leaf), axis) for (path, leaf), axis in of_batch}
+    sizes |= {("carry", path): (jnp.shape(leaf), 0) for path, leaf in leaves(carry)}
+    named = {f"{tree}{jax.tree_util.keystr(path)}": size for (tree, path), size in sizes.items()}
+    check_sizes({name: size for name, size in named.items() if size[1] != _SHARED}, devices)
+    spec = lambda axis: PartitionSpec(*[*[None] * axis, SHARDS] * (axis != _SHARED))
     return jax.tree.unflatten(jax.tree.structure(batch), map(spec, axes))
 
 
 def axes_of(batch: Any, batch_axes: Any) -> list[int]:
     """The batch axis of each leaf.
 
-    By itself that of [time, batch, ...], and of [batch], as `sj.data.Padded` has its lengths; a number
+    "auto" is that of [time, batch, ...] and of [batch], as `sj.data.Padded` has its lengths; a number
     is shared.
     """
     if isinstance(batch_axes, str) and batch_axes == AUTO:
@@ -122,7 +117,10 @@ def axes_of(batch: Any, batch_axes: Any) -> list[int]:
 
 
 def check_sizes(sizes: dict[str, tuple[tuple[int, ...], int]], devices: int) -> None:
-    """All have the same number of sequences, which the devices can share. sizes: (shape, batch axis)."""
+    """Validate that all have the same number of sequences, a multiple of devices.
+
+    sizes: shape and batch axis by name.
+    """
     found = {}
     for name, (shape, axis) in sizes.items():
         if axis >= len(shape):
@@ -143,8 +141,7 @@ def check_sizes(sizes: dict[str, tuple[tuple[int, ...], int]], devices: int) -> 
             raise ValueError(
                 f"sharded: {first} has {size} sequences (axis {sizes[first][1]} of {sizes[first][0]}) "
                 f"but {name} has {other} (axis {sizes[name][1]} of {sizes[name][0]}); expected as many "
-                "in all, as [time, batch, ...] or, with one axis, [batch]; batch_axes of sharded says "
-                "otherwise, as in_axes of jax.vmap"
+                "in all: [time, batch, ...] or [batch], or batch_axes=, as in_axes of jax.vmap"
             )
     if size % devices:
         fewer = largest_divisor(size, devices)

@@ -112,11 +112,12 @@ def described(values: Record) -> list[str]:
     >>> described({"loss": [0.5, 0.25, 1.0, float("nan")]})
     ['loss 0.250 at best, 0.500 in the middle, 1 of 4 diverged']
     """
-    loss = values.get("loss")
-    twins = [name for name, value in values.items() if value == loss and name != "loss"]
-    first = twins or [name for name in values if name == "loss"]
-    names = [*first, *(name for name in values if name not in (*first, "loss"))]
-    return [f"{name} {in_words(name, values[name])}" for name in names]
+    texts = {name: in_words(name, value) for name, value in values.items()}
+    number = {name: in_words("", value) for name, value in values.items()}
+    first = [n for n in texts if n != "loss" and number[n] == number.get("loss")]
+    first = first or ["loss"] * ("loss" in texts)
+    names = [*first, *(n for n in texts if n not in (*first, "loss"))]
+    return [f"{name} {texts[name]}" for name in names]
 
 
 def in_words(name: str, value: Any) -> str:

@@ -55,11 +55,11 @@ class Members:
         self._mesh = Mesh(np.asarray(jax.local_devices()), ("members",))
         # As many on each device: the last one is trained again where they do not come out even.
         padded = [*own, *own[-1:] * (-len(own) % self._mesh.size)]
-        self._numbers = self._placed(
-            {name: jnp.asarray([setting[name] for setting in padded]) for name in self.varied}
-        )
+        numbers = {name: jnp.asarray([s[name] for s in padded]) for name in self.varied}
+        sharding = NamedSharding(self._mesh, PartitionSpec("members"))
+        self._numbers = jax.device_put(numbers, sharding)
         over = functools.partial(_over_members, self._mesh, across)
-        self._init = jax.jit(over(self._init_one, shared=0))
+        self._init = jax.jit(over(lambda numbers: self._built(numbers)[2], shared=0))
         self._update = jax.jit(over(self._update_one, shared=1), donate_argnums=1)
         self._scores = jax.jit(over(self._evaluate_one, shared=0))
 
@@ -75,6 +75,8 @@ class Members:
 
     def evaluate(self, state: TrainState) -> dict[str, np.ndarray]:
         """The scalars of each member, [members], in the order in which `evaluate` returns them."""
+        if self._evaluate is None:
+            return {}
         found = jax.device_get(self._scores(self._numbers, state.params))
         return {name: self._summed(found[name]) for name in self._names}
 
@@ -86,9 +88,6 @@ class Members:
         """[members] in float64, over the updates of a step where there are several."""
         values = np.asarray(values, np.float64)[: len(self.indices)]
         return values.reshape(len(values), -1).sum(axis=1)
-
-    def _placed(self, tree: Any) -> Any:
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec("members")))
 
     def _built(self, numbers: Setting) -> tuple[Loss, optax.GradientTransformation, TrainState]:
         """What `build` gives for numbers that are traced."""
@@ -104,9 +103,6 @@ class Members:
             ) from error
         checks.instance("sweep: the state that build gives", state, TrainState)
         return loss, optimizer, state
-
-    def _init_one(self, numbers: Setting) -> TrainState:
-        return self._built(numbers)[2]
 
     def _update_one(
         self, numbers: Setting, state: TrainState, batch: Any
@@ -124,30 +120,23 @@ class Members:
 def _over_members(mesh: Mesh, across: Across, function: Callable, *, shared: int) -> Callable:
     """`function` of each member side by side; its last `shared` arguments are the same for all.
 
-    On several devices each has its part of the members, and none waits for another.
+    Each of several devices has its part of the members, and none waits for another.
     """
 
     def side_by_side(*arguments: Any) -> Any:
         cut = len(arguments) - shared
-        own, same = arguments[:cut], arguments[cut:]
-        one = lambda own: function(*own, *same)
-        return jax.vmap(one)(own) if across == "vmap" else lax.map(one, own)
-
-    if mesh.size == 1:
-        return side_by_side
+        one = lambda own: function(*own, *arguments[cut:])
+        return jax.vmap(one)(arguments[:cut]) if across == "vmap" else lax.map(one, arguments[:cut])
 
     def on_all(*arguments: Any) -> Any:
-        cut = len(arguments) - shared
-        parts = [PartitionSpec("members")] * cut + [PartitionSpec()] * shared
-        return jax.shard_map(
-            side_by_side,
-            mesh=mesh,
-            in_specs=tuple(parts),
-            out_specs=PartitionSpec("members"),
-            check_vma=False,
-        )(*arguments)
+        specs = [PartitionSpec("members")] * len(arguments)
+        specs[len(arguments) - shared :] = [PartitionSpec()] * shared
+        run = jax.shard_map(
+            side_by_side, mesh=mesh, in_specs=tuple(specs), out_specs=specs[0], check_vma=False
+        )
+        return run(*arguments)
 
-    return on_all
+    return side_by_side if mesh.size == 1 else on_all
 
 
 def grouped(

@@ -35,33 +35,31 @@ def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO
 
     L = Σ_i L_i n_i / Σ_j n_j,   ∇L = Σ_i ∇(L_i n_i / Σ_j n_j)
 
-    Device i has its part of the batch and of the carry, and params as all have them. L_i is the mean
-    over its n_i targets, masked ones left out, so that devices with few real tokens weigh little. The
-    n_i are added before the gradient, the gradients once for each update, the metrics once for each
-    batch.
+    Device i has its part of the batch and of the carry, and the params that all have. L_i is the mean
+    over its n_i targets without padding, so that devices with few valid tokens weigh little. The n_i
+    are added before the gradient, the gradients once for each update, the metrics once for each batch.
 
-    method: `sj.bptt`, `sj.tbptt(k1, k2)`, or another that hands the gradient of its loss to
-        the optimizer, and nothing that is not linear in it.
-    weight: the metric of the loss whose `Mean.count` is n; None takes the one that counts most. So a
-        loss is a mean over what that metric counts, and may have added to it what no sequence enters,
-        such as a norm of params. One that draws sequences of a batch together, as batch normalisation
-        does, is another loss on each device.
-    batch_axes: where the batch lies in a batch. "auto" is the convention of this library: [time, batch,
-        ...], and [batch] with one axis; every leaf of the carry is [batch, ...]. Otherwise an axis, or a
-        tree of them, as `in_axes` of `jax.vmap`; None is for what all devices share.
+    Args:
+      method: `sj.bptt`, `sj.tbptt(k1, k2)`, or another that hands the gradient of its loss to the
+        optimizer, and nothing that is not linear in it.
+      weight: the metric of the loss whose `Mean.count` is n; None takes the one that counts most. A
+        loss is a mean over what that metric counts, plus terms that no sequence enters, such as a norm
+        of params. One that mixes sequences, as batch normalisation does, differs on each device.
+      batch_axes: where the batch lies in a batch. "auto" is the convention of this library: [time,
+        batch, ...], and [batch] with one axis; every leaf of the carry is [batch, ...]. Otherwise an
+        axis, or a tree of them, as `in_axes` of `jax.vmap`; None is for what all devices share.
 
-    Noise each device draws from a key of its own: under dropout results are those of one device in
+    Each device draws noise from its own key: under dropout results equal those of one device in
     distribution only. With one device this is `method` itself. On a CPU `sj.training.use_cores()` makes
-    a device of every core, and `fit` does the rest. The devices are those of the default backend; GPUs
-    and TPUs go the same way.
+    a device of every core, and `fit` does the rest; GPUs and TPUs go the same way.
 
-    Outside `fit`, `sharded(method).update(loss, optimizer)` is an update function that is compiled
-    already, and waits until its devices are done: programs that add over devices of a CPU may wait for
-    each other for ever where several are under way. It is not for `jax.jit`, whose call would not wait.
+    Outside `fit`, `sharded(method).update(loss, optimizer)` is a compiled update function that waits until its
+    devices are done: programs that add over devices of a CPU may wait for each other for ever where
+    several are under way. Do not wrap it in `jax.jit`, whose call would not wait.
 
     Raises a ValueError for an online rule, whose loss does not say how much it counts, and for several
-    processes; and, when called, for a loss without metrics or without the `weight`, for a batch of which
-    the devices cannot have equal parts, and inside of another compiled function.
+    processes; and, when called, for a loss without a `Mean` or without the `weight`, for a batch that
+    the devices cannot share evenly, and inside another compiled function.
 
     >>> import jax.numpy as jnp, optax, seqjax as sj
     >>> def loss(params, carry, batch, key):
@@ -90,7 +88,7 @@ def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO
 
 @dataclasses.dataclass(frozen=True)
 class Sharded(Method):
-    """A method on all devices of `mesh`; made by `sharded`, which explains it."""
+    """A method on all devices of `mesh`; made by `sharded`."""
 
     method: Method
     weight: str | None
@@ -120,7 +118,7 @@ class Sharded(Method):
 
 
 class ShardedUpdate:
-    """An update on all devices: called as it is it waits for them; `traced` is for who waits himself."""
+    """An update on all devices. A call waits for them; `traced` is for a caller that waits itself."""
 
     def __init__(self, how: Sharded, of_shard: UpdateFn) -> None:
         """of_shard: what each device does with its part."""
@@ -134,8 +132,8 @@ class ShardedUpdate:
         arguments = params, opt_state, carry, batch, key
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
             raise ValueError(
-                "sharded: the update is called inside of another compiled function, which would not "
-                "wait for its devices; expected it as it is, without jax.jit, or sj.training.fit"
+                "sharded: the update is called inside another compiled function, which would not wait "
+                "for its devices; expected it as it is, without jax.jit, or sj.training.fit"
             )
         every = self._placed((params, opt_state, key), PartitionSpec())
         carry = self._placed(carry, PartitionSpec(SHARDS))
@@ -145,15 +143,14 @@ class ShardedUpdate:
     def traced(
         self, params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None
     ) -> Update:
-        """The update as a pure function, to be compiled by a caller that waits after each call."""
+        """The update as a pure function, for a caller that compiles it and waits after each call."""
         every, part = PartitionSpec(), PartitionSpec(SHARDS)
         on_all = jax.shard_map(
             self._on_one,
             mesh=self._how.mesh,
             in_specs=(every, every, part, self._specs(carry, batch), every),
             out_specs=(every, every, part, every),
-            # It asks of every custom gradient that it says what it is the same for.
-            check_vma=False,
+            check_vma=False,  # custom gradients do not say over which axes they vary
         )
         return Update(*on_all(params, opt_state, carry, batch, key))
 
@@ -229,9 +226,9 @@ def counted(
         )
     if not numbers:
         raise ValueError(
-            "sharded: the loss reports no metric with one count, so nothing says how much each device's "
-            "part of the batch counts, and a mean of their means would be wrong where they hold unequal "
-            'numbers of real tokens; expected one, such as {"loss": sj.losses.mean_over(values, mask)}'
+            "sharded: the loss reports no metric with one count, so how much each device's part of the "
+            "batch counts is unknown, and a mean of their means would be wrong for unequal numbers of "
+            'valid tokens; expected one, such as {"loss": sj.losses.mean_over(values, mask)}'
         )
     names = numbers if weight is None else [weight]
     n, of = (jnp.stack([counts[name].astype(dtype) for name in names]) for counts in (own, whole))
@@ -240,7 +237,7 @@ def counted(
 
 
 def summed(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The optimizer, which gets the gradients of all devices added up."""
+    """The optimizer, given the sum of the gradients of all devices."""
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         return optimizer.update(lax.psum(updates, SHARDS), state, params)

@@ -1,5 +1,6 @@
 """Many hyperparameters in one program."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,8 +113,13 @@ def sweep(
         callbacks=[log, *[Display()] * display, Curves(log)],
     )
     if directory is not None:
-        check_settings(Path(directory), settings)
-    run.begin(groups, evaluated=evaluate is not None)
+        config = to_config(settings)
+        if kept_beside(Path(directory) / "settings.json", config) != config:
+            raise ValueError(
+                f"sweep: {directory} holds a sweep over other settings (settings.json); expected "
+                "those, or another directory"
+            )
+    run.begin(groups)
     run.train(f"{len(settings)} trainings, {len(groups)} to compile")
     ranked_by = default_score(log.records) if score is None else score
     result = SweepResult(tuple(settings), log.records, ranked_by, run.step < steps, run.parts())
@@ -125,9 +131,9 @@ def sweep(
 class SweepRun(Run):
     """All trainings of a sweep, as the loop drives them."""
 
-    def begin(self, groups: Sequence[Members], *, evaluated: bool) -> None:
+    def begin(self, groups: Sequence[Members]) -> None:
         """Start all trainings, or go on with those of the newest checkpoint."""
-        self._groups, self._evaluated = groups, evaluated
+        self._groups = groups
         self._states = [group.begin() for group in groups]
         self._states = list(self.resume(self.state).params)
 
@@ -143,7 +149,7 @@ class SweepRun(Run):
 
     def statistics(self) -> Record:
         """The statistics of all optimizers, a list for each name."""
-        return as_lists(self._of_all([group.statistics(state) for group, state in self._pairs()]))
+        return self._of_all([group.statistics(state) for group, state in self._pairs()])
 
     def _advance(self, batch: Any) -> Totals:
         found = []
@@ -153,16 +159,12 @@ class SweepRun(Run):
         return Totals(self._of_all(found, 0.0))
 
     def _evaluate(self) -> Record:
-        if not self._evaluated:
-            return {}
-        return as_lists(self._of_all([group.evaluate(state) for group, state in self._pairs()]))
+        return self._of_all([group.evaluate(state) for group, state in self._pairs()])
 
     def _pairs(self) -> Iterator[tuple[Members, TrainState]]:
         return zip(self._groups, self._states, strict=True)
 
-    def _of_all(
-        self, found: Sequence[dict[str, np.ndarray]], missing: float = np.nan
-    ) -> dict[str, np.ndarray]:
+    def _of_all(self, found: Sequence[dict[str, np.ndarray]], missing: float = np.nan) -> Record:
         """[..., settings] from the [..., members] of each group; `missing` where one has no value."""
         values: dict[str, np.ndarray] = {}
         count = sum(len(group.indices) for group in self._groups)
@@ -170,21 +172,14 @@ class SweepRun(Run):
             for name, own in of_group.items():
                 empty = np.full((*own.shape[:-1], count), missing)
                 values.setdefault(name, empty)[..., group.indices] = own
-        return values
-
-
-def as_lists(values: dict[str, np.ndarray]) -> Record:
-    """Arrays as lists, which JSON can hold."""
-    return {name: value.tolist() for name, value in values.items()}
+        return {name: value.tolist() for name, value in values.items()}
 
 
 def checked(settings: Sequence[Setting], static: Sequence[str]) -> list[dict[str, Any]]:
-    """Plain dicts, all with the same names."""
+    """Validate settings: plain dicts, all with the same names."""
     found = [dict(setting) for setting in settings]
     if not found or not found[0]:
-        raise ValueError(
-            f"sweep: settings: expected at least one, with a name in it, got {settings!r}"
-        )
+        raise ValueError(f"sweep: settings: expected at least one, with a name, got {settings!r}")
     for index, setting in enumerate(found):
         if set(setting) != set(found[0]):
             raise ValueError(
@@ -193,9 +188,7 @@ def checked(settings: Sequence[Setting], static: Sequence[str]) -> list[dict[str
             )
     for name in static:
         if name not in found[0]:
-            raise ValueError(
-                f"sweep: static: expected names of {', '.join(found[0])}, got {name!r}"
-            )
+            raise ValueError(f"sweep: static: expected some of {', '.join(found[0])}, got {name!r}")
     return found
 
 
@@ -206,27 +199,14 @@ def default_score(records: Sequence[Record]) -> str:
     return "valid/loss" if "valid/loss" in valid else [*valid, "train/loss"][0]
 
 
-def check_settings(folder: Path, settings: list[dict[str, Any]]) -> None:
-    """Raise for a folder of a sweep over other settings; write these into a new one."""
-    config = to_config(settings)
-    if kept_beside(folder / "settings.json", config) != config:
-        raise ValueError(
-            f"sweep: {folder} holds a sweep over other settings (settings.json); expected those, or "
-            "another directory"
-        )
-
-
 def keep(folder: Path, result: SweepResult) -> None:
     """Write the table, the picture and the best training into the folder."""
     (folder / "table.txt").write_text(f"{result}\n", "utf-8")
-    if np.isfinite(result.scores).any():
+    if not np.isnan(result.scores).all():
         best = result.best
         shutil.rmtree(folder / "best", ignore_errors=True)  # another score has another best
         checkpoints = Checkpoints(folder / "best", keep=1)
         checkpoints.save(result.state(best), {"setting": to_config(dict(result.settings[best]))})
         checkpoints.close()
-    try:
-        figure = result.plot()
-    except ImportError:
-        return
-    figure.savefig(folder / "sweep.png", dpi=130)
+    with contextlib.suppress(ImportError):  # a picture needs matplotlib
+        result.plot().savefig(folder / "sweep.png", dpi=130)

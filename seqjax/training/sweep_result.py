@@ -1,7 +1,6 @@
 """What a sweep returns: a table, a picture, and every training in it."""
 
 import dataclasses
-import math
 import operator
 from typing import Any
 
@@ -32,8 +31,9 @@ class SweepResult:
 
     @property
     def scores(self) -> np.ndarray:
-        """The last score of each, [settings]; NaN of one that diverged."""
-        return self.last(self.score)
+        """The last score of each, [settings]; NaN for one that diverged."""
+        scores = self.last(self.score)
+        return np.where(np.isfinite(scores), scores, np.nan)
 
     @property
     def best(self) -> int:
@@ -41,18 +41,17 @@ class SweepResult:
 
         Raises a ValueError where all have diverged.
         """
-        scores = self.scores
-        if not np.isfinite(scores).any():
+        if np.isnan(self.scores).all():
             raise ValueError(
-                f"SweepResult.best: {self.score} is not finite under any of the {scores.size} settings; "
-                "expected one that did not diverge: try smaller learning rates or clipping"
+                f"SweepResult.best: {self.score} is not finite under any of the {len(self.settings)} "
+                "settings; expected one that did not diverge: try smaller learning rates or clipping"
             )
-        return int(np.nanargmin(np.where(np.isfinite(scores), scores, np.nan)))
+        return int(np.nanargmin(self.scores))
 
     def state(self, index: int) -> TrainState:
         """The training under `settings[index]`, as `fit` would have left it.
 
-        Raises a ValueError for an index that is none.
+        Raises a ValueError for an index out of range.
         """
         for indices, states in self.groups:
             for place in np.flatnonzero(indices == index):
@@ -73,9 +72,7 @@ class SweepResult:
         """
         found = [(record["step"], record[name]) for record in self.records if name in record]
         if not found:
-            names = sorted(
-                {n for r in self.records for n in r if n not in ("step", "seconds", "tokens")}
-            )
+            names = sorted({n for r in self.records for n in r} - {"step", "seconds", "tokens"})
             raise ValueError(
                 f"SweepResult: no record has {name!r}; expected one of {', '.join(names)}"
             )
@@ -97,8 +94,7 @@ class SweepResult:
         smallest = np.full([len(v) for v in values], np.nan)
         for setting, score in zip(self.settings, self.scores, strict=True):
             place = tuple(v.index(setting[name]) for name, v in zip(names, values, strict=True))
-            if math.isfinite(score):
-                smallest[place] = np.fmin(smallest[place], score)
+            smallest[place] = np.fmin(smallest[place], score)
         return values, smallest
 
     def __str__(self) -> str:
@@ -107,14 +103,10 @@ class SweepResult:
         rows = [[*varied, self.score]]
         for index in np.argsort(self.scores, kind="stable"):
             score = self.scores[index]
-            shown = f"{score:.4g}" if math.isfinite(score) else "diverged"
+            shown = "diverged" if np.isnan(score) else f"{score:.4g}"
             rows.append([*(in_short(self.settings[index][name]) for name in varied), shown])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = (
-            "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
-            for row in rows
-        )
-        return "\n".join(lines)
+        return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
 
     def plot(self, x: str | None = None, y: str | None = None) -> Any:
         """One matplotlib `Figure`: the score over training, and its last value over the settings.
@@ -128,9 +120,8 @@ class SweepResult:
         names += [name for name in axes(self.settings) if name not in names]
         values, smallest = self.best_over(*names[:2])
         texts = [[in_short(value) for value in of_name] for of_name in values]
-        return picture(
-            self.score, self.curve(self.score), dict(zip(names, texts, strict=False)), smallest
-        )
+        named = dict(zip(names, texts, strict=False))
+        return picture(self.score, self.curve(self.score), named, smallest)
 
 
 def axes(settings: tuple[Setting, ...]) -> dict[str, list[Any]]:
@@ -145,12 +136,12 @@ def axes(settings: tuple[Setting, ...]) -> dict[str, list[Any]]:
 
 
 def in_short(value: Any) -> str:
-    """A value of a hyperparameter, in few letters."""
+    """A value of a hyperparameter in at most four digits."""
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 
 
 FAR = 100
-"""How many times the best score has a colour of its own."""
+"""How many times the best score has a colour: what nearly diverged would have all of them."""
 
 
 def picture(
@@ -164,7 +155,8 @@ def picture(
     curves: steps and values, [times] and [times, settings]. axes: the values of up to two
     hyperparameters in words; smallest: the smallest score at each combination, an axis for each.
     """
-    from matplotlib.figure import Figure  # lazily: not for those who only read the table
+    from matplotlib.colors import LogNorm  # lazily: not for those who only read the table
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6 + 5 * bool(axes), 4.2), layout="constrained")
     left, *right = figure.subplots(1, 1 + bool(axes), squeeze=False)[0]
@@ -172,37 +164,21 @@ def picture(
     left.set(xlabel="step", ylabel=score)
     if np.nanmin(curves[1], initial=np.inf) > 0:
         left.set_yscale("log")
-    match list(axes.items()):
-        case [across]:
-            line(right[0], score, across, smallest)
-        case [across, up]:
-            shown = heat(right[0], across, up, smallest)
-            figure.colorbar(shown, label=score, extend="max")
+    if not axes:
+        return figure
+    panel, names, lost = right[0], list(axes), np.nonzero(np.isnan(smallest))
+    if len(axes) == 1:
+        panel.plot(smallest, "o-")
+        lost = lost[0], np.full(len(lost[0]), 0.5)
+        panel.plot(*lost, "x", color="black", transform=panel.get_xaxis_transform())
+        panel.set(xlabel=names[0], ylabel=score)
+    else:
+        least, most = np.nanmin(smallest, initial=np.inf), np.nanmax(smallest, initial=-np.inf)
+        norm = LogNorm(least, min(most, FAR * least)) if 0 < least < most else None
+        shown = panel.imshow(smallest.T, norm=norm, origin="lower", aspect="auto", cmap="viridis_r")
+        figure.colorbar(shown, label=score, extend="max")
+        panel.plot(*lost, "x", color="black")
+        panel.set(xlabel=names[0], ylabel=names[1])
+        panel.set_yticks(range(len(axes[names[1]])), axes[names[1]])
+    panel.set_xticks(range(len(axes[names[0]])), axes[names[0]], rotation=45 * (len(axes) - 1))
     return figure
-
-
-def line(panel: Any, score: str, across: tuple[str, list[str]], smallest: np.ndarray) -> None:
-    """The score at each value of one hyperparameter."""
-    name, values = across
-    panel.plot(smallest, "o-")
-    lost = np.flatnonzero(np.isnan(smallest))
-    panel.plot(lost, 0.5 + 0 * lost, "x", color="black", transform=panel.get_xaxis_transform())
-    panel.set(xlabel=name, ylabel=score)
-    panel.set_xticks(range(len(values)), values)
-
-
-def heat(
-    panel: Any, across: tuple[str, list[str]], up: tuple[str, list[str]], smallest: np.ndarray
-) -> Any:
-    """The score at each pair of values of two hyperparameters."""
-    from matplotlib.colors import LogNorm
-
-    # Colours for what is worth a look: one that has nearly diverged would have them all.
-    least, most = np.nanmin(smallest, initial=np.inf), np.nanmax(smallest, initial=-np.inf)
-    norm = LogNorm(least, min(most, FAR * least)) if 0 < least < most else None
-    shown = panel.imshow(smallest.T, norm=norm, origin="lower", aspect="auto", cmap="viridis_r")
-    panel.plot(*np.nonzero(np.isnan(smallest)), "x", color="black")
-    panel.set(xlabel=across[0], ylabel=up[0])
-    panel.set_xticks(range(len(across[1])), across[1], rotation=45)
-    panel.set_yticks(range(len(up[1])), up[1])
-    return shown

@@ -288,7 +288,7 @@ def test_an_update_inside_of_another_compiled_function_is_refused():
     update = on_one_device().update(mean_loss, optimizer)
     arguments = jnp.zeros(()), optimizer.init(jnp.zeros(())), None, jnp.ones((3, 2)), None
     assert float(update(*arguments).params) == pytest.approx(0.2)
-    with pytest.raises(ValueError, match=r"inside of another compiled .* without jax\.jit"):
+    with pytest.raises(ValueError, match=r"inside another compiled .* without jax\.jit"):
         jax.jit(update)(*arguments)
 
 
