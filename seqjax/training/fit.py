@@ -1,7 +1,7 @@
 """The one training function."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +39,7 @@ def fit(
     *,
     steps: int,
     method: Method = bptt,
-    evaluate: Callable[[Any], dict[str, float]] | None = None,
+    evaluate: Callable[[Any], Mapping[str, Any]] | None = None,
     evaluate_every: int | None = None,
     on_evaluation: Callable[[TrainState], str | None] | None = None,
     callbacks: Sequence[Callback] = (),

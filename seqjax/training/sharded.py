@@ -53,9 +53,9 @@ def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO
     distribution only. With one device this is `method` itself. On a CPU `sj.training.use_cores()` makes
     a device of every core, and `fit` does the rest; GPUs and TPUs go the same way.
 
-    Outside `fit`, `sharded(method).update(loss, optimizer)` is a compiled update function that waits until its
-    devices are done: programs that add over devices of a CPU may wait for each other for ever where
-    several are under way. Do not wrap it in `jax.jit`, whose call would not wait.
+    Outside `fit`, `sharded(method).update(loss, optimizer)` is a compiled update function that waits
+    until its devices are done: programs that add over devices of a CPU may wait for each other for ever
+    where several are under way. Do not wrap it in `jax.jit`, whose call would not wait.
 
     Raises a ValueError for an online rule, whose loss does not say how much it counts, and for several
     processes; and, when called, for a loss without a `Mean` or without the `weight`, for a batch that

@@ -9,7 +9,7 @@ import jax
 
 import seqjax as sj
 
-STEPS, EVERY = 90, 3
+STEPS, EVERY = 60, 5
 
 
 def main(directory: Path) -> None:

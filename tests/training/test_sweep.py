@@ -203,10 +203,10 @@ def test_two_devices_share_an_odd_number_of_trainings(across, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ([], {}, r"settings: expected at least one, with a name in it, got \[\]"),
+        ([], {}, r"settings: expected at least one, with a name, got \[\]"),
         ([{}], {}, "expected at least one, with a name"),
         ([{"a": 1}, {"b": 1}], {}, r"settings\[1\] has b; expected a, as settings\[0\] has"),
-        (SETTINGS, {"static": ["width"]}, "static: expected names of .*seed, got 'width'"),
+        (SETTINGS, {"static": ["width"]}, "static: expected some of .*seed, got 'width'"),
         (SETTINGS, {"steps": 0}, "steps: expected a positive integer, got 0"),
         (SETTINGS, {"across": "pmap"}, "across: expected one of 'auto', 'map', 'vmap'"),
         ([SETTINGS[0] | {"features": 4}], {}, "features.* by name in static"),
