@@ -1,7 +1,7 @@
-"""Which entries of an output can depend on which entries of an input, read off the program itself.
+"""The sparsity of a Jacobian, read off the program: which outputs can depend on which inputs.
 
-Values are never looked at: a unit that is off, a gate that is shut or a mask that is zero hides
-nothing. What is found is a superset of the entries of the Jacobian that can ever differ from zero.
+Values are never used: a unit that is off, a closed gate or a mask of zeros hides nothing. The result is
+a superset of the entries of the Jacobian that can ever differ from zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,24 +12,23 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 Masks = list[np.ndarray | None]
-"""A bool[rows, *shape] for each array, True at what the row can depend on; None where nothing is."""
+"""A bool[rows, *shape] for each array, True where the row can depend on it; None for nowhere."""
 
 ROWS_AT_ONCE = 2**25
-"""How many entries of a Jacobian are held at the same time."""
+"""The number of entries of a Jacobian that are held at the same time."""
 
 
 def dependence(
     function: Callable[..., Any], count: int, *arguments: Any
 ) -> Iterator[list[np.ndarray]]:
-    """For each entry of the output, which entries of the first `count` arguments it can depend on.
+    """Yield for each entry of the output the ascending indices into each vector that it can depend on.
 
-    function: of real vectors, [entries] each, and further arguments, to a real vector.
+    function: takes `count` real vectors, [entries] each, and further arguments; returns a real vector.
     arguments: arrays or their shapes.
-    Gives for each entry of the output, in order, the ascending indices into each of the vectors.
 
-    The tangent map of the function is linear, so its program is read backwards from one output to the
-    inputs: sums, products with what is no tangent, and moves of entries pass a dependence on entry by
-    entry. What has no rule here is taken to make every output depend on every input.
+    The tangent map of the function is linear, so its program is read backwards from the outputs to the
+    inputs: sums, products with constants, and moves of entries pass a dependence on entry by entry.
+    A primitive without a rule here makes every output depend on every input.
     """
     vectors, rest = arguments[:count], arguments[count:]
 
@@ -50,7 +49,7 @@ def dependence(
 
 
 def _backwards(jaxpr: Jaxpr, tainted: Sequence[bool], out: Masks) -> Masks:
-    """The masks of the inputs from those of the outputs, through what depends on `tainted` inputs."""
+    """Return the masks of the inputs, from those of the outputs, by way of `tainted` inputs."""
     depends = _tainted(jaxpr, tainted)
     masks: dict[Var, np.ndarray] = {}
 
@@ -71,7 +70,7 @@ def _backwards(jaxpr: Jaxpr, tainted: Sequence[bool], out: Masks) -> Masks:
 
 
 def _tainted(jaxpr: Jaxpr, inputs: Sequence[bool]) -> set[Var]:
-    """The variables that depend on those inputs."""
+    """Return the variables that depend on those inputs."""
     found = {var for var, taint in zip(jaxpr.invars, inputs, strict=True) if taint}
     for eqn in jaxpr.eqns:
         takes = [not isinstance(var, Literal) and var in found for var in eqn.invars]
@@ -87,7 +86,7 @@ def _tainted(jaxpr: Jaxpr, inputs: Sequence[bool]) -> set[Var]:
 
 
 def _inner(eqn: Any) -> Jaxpr | None:
-    """The program of a call, whose inputs and outputs are those of the call."""
+    """Return the program of a call, whose inputs and outputs are those of the call; None for others."""
     if eqn.primitive.name not in ("jit", "pjit", "closed_call", "checkpoint"):
         return None
     inner = eqn.params["jaxpr"]
@@ -113,7 +112,7 @@ def _rule(eqn: Any) -> Rule:
 
 
 def _everything(eqn: Any, takes: Sequence[bool], out: Masks) -> Masks:
-    """Every entry of every input for a row that any output belongs to."""
+    """Let every row with any dependence depend on every entry of every input."""
     some = np.any([m.reshape(len(m), -1).any(1) for m in out if m is not None], axis=0)
     return [
         _fill(np.asarray(some), var.aval.shape) if take else None
@@ -154,7 +153,7 @@ def _entry_by_entry(eqn: Any, takes: Sequence[bool], out: Masks) -> Masks:
 
 
 def _split(eqn: Any, takes: Sequence[bool], out: Masks) -> Masks:
-    """The masks of the pieces side by side."""
+    """Concatenate the masks of the pieces."""
     rows = max(len(mask) for mask in out if mask is not None)
     pieces = [
         np.zeros((rows, *var.aval.shape), bool) if mask is None else mask
@@ -164,12 +163,12 @@ def _split(eqn: Any, takes: Sequence[bool], out: Masks) -> Masks:
 
 
 def _moved(move: Any, eqn: Any, i: int, mask: Any) -> np.ndarray:
-    """The mask of input i, in its shape."""
+    """Return the mask of input i, in its shape."""
     return move(eqn, i, mask).reshape(len(mask), *eqn.invars[i].aval.shape)
 
 
 def _dot_general(eqn: Any, i: int, mask: np.ndarray) -> np.ndarray:
-    """An entry of a factor counts in the outputs with its free and batch indices."""
+    """Let the outputs depend on the entries of a factor with the same free and batch indices."""
     contract, batch = eqn.params["dimension_numbers"]
     rank, other = (len(eqn.invars[k].aval.shape) for k in (i, 1 - i))
     free = [d for d in range(rank) if d not in contract[i] and d not in batch[i]]
@@ -213,28 +212,14 @@ def _concatenate(eqn: Any, i: int, mask: np.ndarray) -> np.ndarray:
     return np.split(mask, np.cumsum(sizes)[:-1], axis=1 + axis)[i]
 
 
-def _transpose(eqn: Any, i: int, mask: np.ndarray) -> np.ndarray:
-    return mask.transpose(0, *(1 + np.argsort(eqn.params["permutation"])))
-
-
-def _rev(eqn: Any, i: int, mask: np.ndarray) -> np.ndarray:
-    return np.flip(mask, tuple(1 + d for d in eqn.params["dimensions"]))
-
-
-def _same_order(eqn: Any, i: int, mask: np.ndarray) -> np.ndarray:
-    return mask
-
-
 MOVES: dict[str, Callable[[Any, int, np.ndarray], np.ndarray]] = {
     "dot_general": _dot_general,
     "broadcast_in_dim": _broadcast_in_dim,
     "reduce_sum": _reduce_sum,
     "slice": _slice,
     "concatenate": _concatenate,
-    "transpose": _transpose,
-    "rev": _rev,
-    "reshape": _same_order,
-    "squeeze": _same_order,
-    "expand_dims": _same_order,
+    "transpose": lambda eqn, i, m: m.transpose(0, *(1 + np.argsort(eqn.params["permutation"]))),
+    "rev": lambda eqn, i, m: np.flip(m, tuple(1 + d for d in eqn.params["dimensions"])),
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), lambda eqn, i, m: m),
 }
-"""Linear in the tangents, and each gives for one of its inputs the mask from that of its one output."""
+"""Linear in the tangents: each maps the mask of its one output to that of input i."""

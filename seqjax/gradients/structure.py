@@ -1,5 +1,6 @@
 """The structure of a cell, read off its programs: the nonzero entries of ∂s_t/∂θ, the input width."""
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -17,14 +18,14 @@ from seqjax.gradients.dependence import dependence
 
 
 class Pattern(NamedTuple):
-    """The kept entries of ∂s/∂θ, n states by P params, and colours to find them by.
+    """The kept entries of ∂s/∂θ, n states by P params, and the colouring that recovers them.
 
     states: for each leaf of params int[reached, ...]: the states that each entry of the leaf reaches,
         ascending. The axes are those of the leaf, of size 1 where entries along it reach the same.
-    kept: for each leaf bool of the same shape; False at states that only fill up, where an entry
-        reaches fewer than others of its leaf.
-    influence_colours: int[n]; two states that one param reaches differ in colour, so that the sum of
-        the rows of ∂⁺s_t/∂θ over each colour tells all entries apart.
+    kept: for each leaf bool of the same shape; False at fillers, where an entry reaches fewer states
+        than others of its leaf.
+    influence_colours: int[n]; two states that one param reaches differ in colour, so that the sums of
+        the rows of ∂⁺s_t/∂θ over each colour determine all entries.
     state_colours: int[n], the same for the rows of ∂s_t/∂s_{t-1}, at the entries that are needed.
     at_start: whether ∂s_0/∂θ can differ from zero.
     """
@@ -37,20 +38,20 @@ class Pattern(NamedTuple):
 
 
 def step_by_vector(cell: Cell, params: Params, state: State, x: Any) -> Callable[..., Any]:
-    """(s_{t-1}, θ) -> s_t, the states as vectors; `state` lends the clocks and the noise."""
+    """Return (s_{t-1}, θ) -> s_t, with states as vectors; clocks and noise are those of `state`."""
     return lambda s, params=params: to_vector(cell.step(params, from_vector(state, s), x)[0])
 
 
 def start_by_vector(cell: Cell, params: Params) -> Any:
-    """s_0 of one row from θ, as a vector, which no noise is part of."""
+    """Return s_0 of one row from θ, as a vector, which contains no noise."""
     return to_vector(cell.initial_state(params, (), key=jax.random.key(0)))
 
 
 def pattern_of(cell: Cell, params: Params, state: State, x: Any, steps: int | None) -> Pattern:
-    """The pattern for one row: params, state and x as `cell.step` takes them without a batch.
+    """Return the pattern for one row: params, state and x as `cell.step` takes them without a batch.
 
-    steps: keep what a param reaches within so many steps; None is any number, and exact.
-    Worked out once for each cell and shapes; nothing depends on values.
+    steps: keep the states that a param reaches within so many steps; None is any number, and exact.
+    Cached by cell and shapes; nothing depends on values.
     """
     leaves, structure = jax.tree.flatten((params, state, x))
     shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(a), a.dtype) for a in leaves)
@@ -100,7 +101,7 @@ def _pattern(cell: Cell, structure: Any, shapes: Any, steps: int | None) -> Patt
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The product of matrices of bool; counts below 2²⁴ are exact in float32."""
+    """Multiply matrices of bool; counts below 2²⁴ are exact in float32."""
     return a.astype(np.float32) @ b.astype(np.float32) > 0
 
 
@@ -120,13 +121,13 @@ def _reach(mixing: np.ndarray, steps: int | None) -> np.ndarray:
 def _grouped(
     entered: Sequence[np.ndarray], size: int, reach: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """For each param a group, and for each group the bool[n] of the states that its params reach.
+    """Return a group for each param, and for each group the bool[n] of the states that it reaches.
 
     entered: for each state the params that it depends on directly.
     """
     group = np.zeros(size, np.intp)
     members: list[frozenset[int]] = [frozenset()]
-    for state, params in enumerate(entered):  # params that are told apart by this state part here
+    for state, params in enumerate(entered):  # params that this state distinguishes part here
         old, which = np.unique(group[params], return_inverse=True)
         group[params] = len(members) + which
         members += [members[g] | {state} for g in old]
@@ -140,11 +141,11 @@ def _grouped(
 def _tables(
     group: np.ndarray, reached: Sequence[np.ndarray], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The states of each group, spread over the axes along which groups differ, and which are kept."""
+    """Return `Pattern.states` and `Pattern.kept` of a leaf, from its groups."""
     count = max((int(r.sum()) for r in reached), default=0)
     states, kept = np.zeros((len(reached), count), np.intp), np.zeros((len(reached), count), bool)
     for g, r in enumerate(reached):
-        # Filled up as a larger group is, where one holds this: equal rows make for equal products.
+        # Filled up like a larger group that contains it: equal rows make equal products.
         larger = (other for other in reached if other.sum() == count and not (r & ~other).any())
         spare = np.flatnonzero(next(larger, np.ones_like(r)) & ~r)[: count - int(r.sum())]
         states[g] = np.sort(np.concatenate([np.flatnonzero(r), spare]))
@@ -158,7 +159,7 @@ def _tables(
 
 
 def _colours(apart: np.ndarray) -> np.ndarray:
-    """A colour for each index, different for each pair that is to be kept `apart`: first that fits."""
+    """Colour the indices greedily, with different colours for each pair that is `apart`."""
     colours = np.zeros(len(apart), np.intp)
     for i in range(len(apart)):
         taken = set(colours[:i][apart[i, :i]])
@@ -167,64 +168,49 @@ def _colours(apart: np.ndarray) -> np.ndarray:
 
 
 def input_of(name: str, cell: Cell, params: Params) -> jax.ShapeDtypeStruct:
-    """The shape of one row of the x that goes with these params: [in_features].
+    """Return the form of one row of x, [in_features], that params were made for.
 
-    An online rule is set up before it sees an input. Nothing is computed: of the sizes that the params
-    have, and the one that follows from their number, it is the one for which `cell.init` gives such
-    params and, where several do, with which `cell.step` can be traced. Raises a ValueError where none
-    is.
+    An online rule is set up before it sees an input. Nothing is computed: among the sizes in params, and
+    the one that follows from their number, it is the one for which `cell.init` gives such params and, if
+    several do, with which `cell.step` can be traced. Raises a ValueError if there is none.
     """
     dtype = jax.eval_shape(to_vector, params).dtype
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
-    sizes = {size for shape in shapes for size in shape}
-    sizes |= {0, 1, int(cell.features), int(cell.out_features), _by_count(cell, params)}
+    count = lambda tree: sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
+    sizes = {0, 1, int(cell.features), int(cell.out_features), *(n for s in shapes for n in s)}
+    with contextlib.suppress(Exception):  # whatever a cell raises for a width that it does not take
+        one, two = (count(params_of(cell, width)) for width in (1, 2))
+        sizes.add(max(0, 1 + (count(params) - one) // max(1, two - one)))
     widths = [size for size in sorted(sizes) if _gives(cell, size, params)]
     if not widths:
         raise ValueError(
             f"{name}: params.cell is {type(params).__name__} of shapes {shapes}; "
             f"expected what {cell!r}.init(key, in_features) gives"
         )
-    # The last is not tried: a step that can be traced with none says by itself what is wrong with it.
-    takes = (
-        size for size in widths[:-1] if _takes(cell, params, jax.ShapeDtypeStruct((size,), dtype))
-    )
-    return jax.ShapeDtypeStruct((next(takes, widths[-1]),), dtype)
-
-
-def check_width(name: str, cell: Cell, params: Params, x: jax.Array) -> None:
-    """x, [*batch, in_features], is as wide as the params were made for."""
-    if x.ndim == 0 or not _gives(cell, x.shape[-1], params):
-        checks.trailing(f"{name}: x", x, input_of(name, cell, params).shape[0])
-
-
-def _by_count(cell: Cell, params: Params) -> int:
-    """The width for which a cell has so many params, if each feature of the input takes as many more."""
-    count = lambda tree: sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
-    try:
-        one, two = (count(params_of(cell, width)) for width in (1, 2))
-    except Exception:  # whatever a cell raises for a width that it does not take
-        return 0
-    return max(0, 1 + (count(params) - one) // max(1, two - one))
-
-
-def _gives(cell: Cell, in_features: int, params: Params) -> bool:
-    """Whether params for inputs of that width have this form."""
-    try:
-        made = params_of(cell, in_features)
-    except Exception:  # as above
-        return False
-    shapes = lambda tree: [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
-    return jax.tree.structure(made) == jax.tree.structure(params) and shapes(made) == shapes(params)
-
-
-def _takes(cell: Cell, params: Params, x: jax.ShapeDtypeStruct) -> bool:
-    """Whether the cell can take a step with such an input."""
 
     def step(params: Params, x: jax.Array) -> None:
         cell.step(params, cell.initial_state(params, (), key=jax.random.key(0)), x)
 
-    try:
-        jax.eval_shape(step, params, x)
-    except Exception:  # as above
-        return False
-    return True
+    for width in widths[:-1]:  # if none can be traced, the last one says by itself what is wrong
+        x = jax.ShapeDtypeStruct((width,), dtype)
+        with contextlib.suppress(Exception):  # as above
+            jax.eval_shape(step, params, x)
+            return x
+    return jax.ShapeDtypeStruct((widths[-1],), dtype)
+
+
+def check_width(name: str, cell: Cell, params: Params, x: jax.Array) -> None:
+    """Raise unless x, [*batch, in_features], is as wide as the params were made for."""
+    if x.ndim == 0 or not _gives(cell, x.shape[-1], params):
+        checks.trailing(f"{name}: x", x, input_of(name, cell, params).shape[0])
+
+
+def _gives(cell: Cell, in_features: int, params: Params) -> bool:
+    """Whether params for inputs of that width have this form."""
+    form = lambda tree: (
+        jax.tree.structure(tree),
+        [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)],
+    )
+    with contextlib.suppress(Exception):  # as above
+        return form(params_of(cell, in_features)) == form(params)
+    return False

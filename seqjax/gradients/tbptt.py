@@ -214,14 +214,6 @@ class Block(NamedTuple):
         """The number of its steps."""
         return jax.tree.leaves(self.batch)[0].shape[0]
 
-    def first(self, steps: int) -> "Block":
-        """Its first steps alone."""
-        return self._replace(batch=jax.tree.map(lambda a: a[:steps], self.batch))
-
-    def after(self, steps: int, carry: Any) -> "Block":
-        """Its other steps, with the carry after the first ones; the key is the same."""
-        return self._replace(start=carry, batch=jax.tree.map(lambda a: a[steps:], self.batch))
-
 
 class Sums(NamedTuple):
     """Σ_i n_i ∇L_i, Σ_i n_i L_i and Σ_i n_i over the counted blocks i, and ∂/∂(the oldest carry)."""
@@ -261,8 +253,7 @@ class Window(NamedTuple):
         method, block, number, seen = self.method, self.block, self.number, None
         older, skipped = method.older(self.blocks, block.steps), block.steps - method.reach
         if skipped > 0:
-            _, (carry, seen) = self._run(params, block.first(skipped))
-            block = block.after(skipped, carry)
+            block, seen = self._skip(params, block, skipped)
         sums, weight, carry, metrics = self._newest(params, block)
         if seen is not None:
             metrics = jax.tree.map(jnp.add, seen, metrics)
@@ -280,9 +271,8 @@ class Window(NamedTuple):
             return lax.cond(distance <= number, pull, lambda sums: sums, sums), None
 
         def through_part(sums: Sums) -> Sums:
-            oldest = past(number - whole - 1)
-            _, (carry, _) = self._run(params, oldest.first(method.k1 - part))
-            return self._pull(params, oldest.after(method.k1 - part, carry), sums)
+            oldest, _ = self._skip(params, past(number - whole - 1), method.k1 - part)
+            return self._pull(params, oldest, sums)
 
         if whole:
             sums, _ = lax.scan(through_whole, sums, jnp.arange(1, whole + 1))
@@ -296,6 +286,15 @@ class Window(NamedTuple):
 
     def _run(self, params: Any, block: Block) -> Any:
         return self.loss(params, block.start, block.batch, block.key)
+
+    def _skip(self, params: Any, block: Block, steps: int) -> tuple[Block, Metrics]:
+        """Run the first steps of a block; return its other steps, and the metrics of the first."""
+        first, rest = (
+            block._replace(batch=jax.tree.map(lambda a, part=part: a[part], block.batch))
+            for part in (slice(steps), slice(steps, None))
+        )
+        _, (carry, metrics) = self._run(params, first)
+        return rest._replace(start=carry), metrics
 
     def _weight(self, metrics: Metrics, steps: int) -> Array:
         """The number of steps of a block, or the count of the metric that is named."""

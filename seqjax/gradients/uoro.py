@@ -21,7 +21,7 @@ from seqjax.gradients.online import (
     widest,
 )
 from seqjax.gradients.structure import start_by_vector, step_by_vector
-from seqjax.numerics import accumulator, where_rows
+from seqjax.numerics import where_rows, widened
 
 EPSILON = 1e-7
 """Keeps the scales off zero; whatever they are, they change the variance alone."""
@@ -114,7 +114,7 @@ def first_traces(cell: Cell, params: Params, key: Array) -> tuple[Array, Array, 
     key, sign_key = jax.random.split(key)
     s, pull = jax.vjp(lambda params: start_by_vector(cell, params), params)
     signs = random_signs(sign_key, s)
-    pulled = widened(pull(signs)[0])
+    pulled = widened(pull(signs)[0])[0]
     rho = scale(norm(pulled), norm(signs))
     return key, rho.astype(s.dtype) * signs, jax.tree.map(lambda p: p / rho.astype(p.dtype), pulled)
 
@@ -128,7 +128,7 @@ def advanced(
     after, pushed = jax.jvp(step, (at,), (s,))
     _, pull = jax.vjp(lambda params: step(at, params), params)
     signs = random_signs(sign_key, after)
-    pulled = widened(pull(signs)[0])
+    pulled = widened(pull(signs)[0])[0]
     rho_0 = scale(norm(theta), norm(pushed))
     rho_1 = scale(norm(pulled), norm(signs))
     s = rho_0.astype(s.dtype) * pushed + rho_1.astype(s.dtype) * signs
@@ -136,11 +136,6 @@ def advanced(
         lambda th, p: th / rho_0.astype(th.dtype) + p / rho_1.astype(th.dtype), theta, pulled
     )
     return s, theta, key
-
-
-def widened(tree: Params) -> Params:
-    """At least float32, so that sums over time lose nothing under bfloat16 params."""
-    return jax.tree.map(lambda leaf: leaf.astype(accumulator(leaf.dtype)), tree)
 
 
 def norm(tree: Any) -> Float[Array, ""]:

@@ -8,6 +8,7 @@ import pytest
 from seqjax._tree import from_vector, to_vector
 from seqjax.gradients.dependence import dependence
 from tests.contract.registry import IN_FEATURES, REGISTRY
+from tests.gradients.test_rtrl import CAUSAL
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -24,7 +25,7 @@ def matrix(function, *vectors):
     return found
 
 
-@pytest.mark.parametrize("name", [name for name, entry in REGISTRY.items() if entry.causal])
+@pytest.mark.parametrize("name", CAUSAL)
 def test_every_entry_that_a_derivative_shows_is_found(name, key):
     cell = REGISTRY[name].build(jnp.float32, None)
     params = cell.init(key, IN_FEATURES)

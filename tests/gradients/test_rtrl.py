@@ -10,14 +10,18 @@ import pytest
 
 import seqjax as sj
 from seqjax.gradients.structure import Pattern, pattern_of
-from tests.contract.registry import REGISTRY
+from tests.contract.registry import REGISTRY, REPRESENTATIVE
 from tests.gradients import online_problem
 from tests.gradients.online_problem import assert_close, by_bptt, forward, squares
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 MODULE = importlib.import_module("seqjax.gradients.rtrl")  # the package has the class of that name
-CAUSAL = [name for name, entry in REGISTRY.items() if entry.causal]
+CAUSAL = [
+    name if name in REPRESENTATIVE else pytest.param(name, marks=pytest.mark.full)
+    for name, entry in REGISTRY.items()
+    if entry.causal
+]
 RESETS = [(2, 0), (0, 1), (1, 1), (3, 1)]
 
 
@@ -48,12 +52,16 @@ CELLS = {
 SMALL = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 
 
+SIZES = [(0, (2,)), (1, (2,)), (3, ()), (3, (1,)), (3, (2, 2)), (2, (0,))]
+
+
 @pytest.mark.parametrize(
-    ("time", "batch"), [(0, (2,)), (1, (2,)), (3, ()), (3, (1,)), (3, (2, 2)), (2, (0,))], ids=str
+    ("name", "size"),
+    [(name, size) for name in CELLS for size in SIZES[:: 1 if name == "dense" else 2]],
+    ids=str,
 )
-@SMALL
-def test_it_is_bptt_for_any_time_and_any_batch_axes(cell, time, batch, x64):
-    online, backward = compiled(online_problem.make(cell, time, batch))
+def test_it_is_bptt_for_any_time_and_any_batch_axes(name, size, x64):
+    online, backward = compiled(online_problem.make(CELLS[name], *size))
     assert_close(online[:3], backward[:3])
     assert_close(online[3].cell, backward[3])
 
@@ -114,12 +122,8 @@ def test_a_cell_whose_units_do_not_mix_keeps_the_states_of_one_unit_for_each_par
     assert kept.input_kernel.shape == (7, 2, 3, 20)  # h and c of one unit
     assert kept.bias.shape == (7, 2, 20)
     cell = sj.LRU(4)
-    kept = (
-        sj.rtrl(cell)
-        .online(squares)
-        .init(sj.OnlineParams(cell.init(jax.random.key(0), 3)))
-        .influence
-    )
+    params = sj.OnlineParams(cell.init(jax.random.key(0), 3))
+    kept = sj.rtrl(cell).online(squares).init(params).influence
     assert kept.input_real.shape == (2, 3, 4)  # the real and the imaginary part
     assert kept.output_real.shape == (0, 4, 4)  # a readout reaches no state
 
@@ -131,12 +135,12 @@ def test_vmap_over_params_is_each_by_itself_and_a_second_call_never_traces_again
     x, target, _ = jax.tree.map(lambda a: a[0], problem.batch)
     state = jax.vmap(lambda p: rule.init(p, (2,)))(several)
     once = chex.assert_max_traces(rule.update, n=1)
-    update = jax.jit(jax.vmap(once, in_axes=(0, 0, None, None)))
+    update, single = jax.jit(jax.vmap(once, in_axes=(0, 0, None, None))), jax.jit(rule.update)
     for _ in range(2):
         result = update(several, state, x, target)
         for i in range(2):
             take = lambda tree, i=i: jax.tree.map(lambda a: a[i], tree)
-            alone = rule.update(take(several), take(state), x, target)
+            alone = single(take(several), take(state), x, target)
             assert_close(take(result.grads), alone.grads)
             assert_close(take(result.state), alone.state)
         state = result.state
