@@ -1,7 +1,7 @@
 """A registered cell with params, inputs and a state, and the loop that says what a run has to give."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import chex
@@ -29,10 +29,16 @@ RESETS[[0, 1], 3] = True  # row 2 has no cut
 # Two programs for the same numbers, both in float64: only rounding differs.
 TOLERANCE: Any = {"rtol": 1e-12, "atol": 1e-12}
 
-thorough = pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n in REPRESENTATIVE else pytest.mark.full) for n in REGISTRY],
-)
+
+def covering(names: Iterable[str]) -> list[Any]:
+    """Return parameters of a test: `make test` runs the representative cells, `make test-all` all."""
+    return [pytest.param(n, marks=() if n in REPRESENTATIVE else pytest.mark.full) for n in names]
+
+
+CAUSAL = [name for name, entry in REGISTRY.items() if entry.causal]
+"""The registered cells that have a step."""
+
+thorough = pytest.mark.parametrize("name", covering(REGISTRY))
 """Marks a test that `make test` runs on the representative cells only."""
 
 

@@ -13,12 +13,12 @@ import seqjax as sj
 from seqjax.cells.elman import ElmanParams, ElmanState
 from seqjax.diagnostics import flow as by_lag_of
 from tests import oracles
+from tests.contract.cases import CAUSAL, covering
 from tests.contract.registry import IN_FEATURES, REGISTRY
 from tests.oracles import Gate
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-CAUSAL = [name for name, entry in REGISTRY.items() if entry.causal]
 
 # Sums of a few hundred float64 terms in two orders.
 ROUNDING: Any = {"rtol": 1e-10, "atol": 1e-12}
@@ -47,7 +47,7 @@ def sum_over_lags(flow):
     return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), flow.by_lag)
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", covering(CAUSAL))
 def test_the_terms_of_all_lags_sum_to_the_gradient_for_every_cell(name, x64, key):
     cell = REGISTRY[name].build(jnp.float64, None)
     params = cell.init(jax.random.key(1), IN_FEATURES)
