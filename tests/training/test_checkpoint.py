@@ -45,102 +45,71 @@ def overwrite(file: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_a_state_comes_back_as_it_was(tmp_path, cell):
+def test_a_state_its_params_alone_and_its_configuration_come_back_as_they_were(tmp_path, cell):
     state, facts = state_of(cell), {"tokens": 1.5, "data": {"position": 3}}
     Checkpoints(tmp_path).save(state, facts)
-    back, told = Checkpoints(tmp_path).restore(state_of(cell, seed=5))
-    assert told == facts
-    assert jax.tree.structure(back) == jax.tree.structure(state)
-    assert jax.random.key_data(back.key).tolist() == jax.random.key_data(state.key).tolist()
-    chex.assert_trees_all_equal(back._replace(key=0), state._replace(key=0))
+    target = state_of(cell, seed=5)
+    for of in (lambda tree: tree, lambda tree: jax.eval_shape(lambda: tree)):  # shapes are enough
+        back, told = Checkpoints(tmp_path).restore(of(target))
+        assert told == facts
+        assert jax.tree.structure(back) == jax.tree.structure(state)
+        assert jax.random.key_data(back.key).tolist() == jax.random.key_data(state.key).tolist()
+        chex.assert_trees_all_equal(back._replace(key=0), state._replace(key=0))
+        params = Checkpoints(tmp_path).restore_params(of(target.params))
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(params))
+        assert jax.tree.structure(params) == jax.tree.structure(state.params)
+        chex.assert_trees_all_equal(params, state.params)
+    assert from_config(to_config(cell)) == cell
+    if cell.causal:
+        model = sj.models.LanguageModel(9, cell, 4, dropout=0.5)
+        assert from_config(to_config(model)) == model
+        assert hash(from_config(to_config(model))) == hash(model)
 
 
-def test_shapes_are_target_enough(tmp_path):
-    state = state_of(sj.GRU(4))
-    Checkpoints(tmp_path).save(state, {})
-    shapes = jax.eval_shape(lambda: state)
-    back, _ = Checkpoints(tmp_path).restore(shapes)
-    chex.assert_trees_all_equal(back.params, state.params)
-
-
-def test_the_newest_two_stay(tmp_path):
+def test_the_newest_two_stay_and_params_leave_the_manager_usable(tmp_path):
     checkpoints, state = Checkpoints(tmp_path), state_of(sj.GRU(4))
     assert checkpoints.latest is None
     for step in (1, 2, 3):
-        checkpoints.save(state._replace(step=jnp.array(step)), {})
-    assert checkpoints.latest == 3
+        params = jax.tree.map(lambda p, step=step: p + step, state.params)
+        checkpoints.save(state._replace(params=params, step=jnp.array(step)), {})
+        chex.assert_trees_all_equal(checkpoints.restore_params(state.params), params)
+        assert checkpoints.latest == int(checkpoints.restore(state)[0].step) == step
     assert {p.name for p in tmp_path.iterdir()} == {"2", "3"}
 
 
-def test_another_model_is_refused(tmp_path):
-    Checkpoints(tmp_path).save(state_of(sj.GRU(4)), {})
-    with pytest.raises(ValueError, match="made by another model or optimizer"):
-        Checkpoints(tmp_path).restore(state_of(sj.LSTM(4)))
-    with pytest.raises(ValueError, match="made by another model or optimizer"):
-        Checkpoints(tmp_path).restore(state_of(sj.GRU(5)))
-    half = jax.tree.map(lambda h: h.astype(jnp.bfloat16), state_of(sj.GRU(4)).carry)
-    with pytest.raises(ValueError, match=r"carry.h is float32\[2, 4\] there, bfloat16"):
-        Checkpoints(tmp_path).restore(state_of(sj.GRU(4))._replace(carry=half))
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no checkpoint"):
-        Checkpoints(tmp_path).restore(state_of(sj.GRU(4)))
-
-
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-@pytest.mark.parametrize("as_shapes", [True, False])
-def test_params_come_back_alone_without_their_optimizer(tmp_path, cell, as_shapes):
-    state = state_of(cell)
+def test_another_model_is_an_error_that_names_the_difference(tmp_path):
+    state = state_of(sj.GRU(4))
+    for name, target in (("restore", state), ("restore_params", state.params)):
+        with pytest.raises(ValueError, match=f"{name}: .* holds no checkpoint"):
+            getattr(Checkpoints(tmp_path), name)(target)
     Checkpoints(tmp_path).save(state, {})
-    target = state_of(cell, seed=5).params
-    back = Checkpoints(tmp_path).restore_params(
-        jax.eval_shape(lambda: target) if as_shapes else target
-    )
-    assert jax.tree.structure(back) == jax.tree.structure(state.params)
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(back))
-    chex.assert_trees_all_equal(back, state.params)
-
-
-def test_params_are_those_of_the_newest_state_and_leave_the_manager_usable(tmp_path):
-    checkpoints, state = Checkpoints(tmp_path), state_of(sj.GRU(4))
-    for step in (1, 2):
-        params = jax.tree.map(lambda p, step=step: p + step, state.params)
-        checkpoints.save(state._replace(params=params, step=jnp.array(step)), {})
-    chex.assert_trees_all_equal(checkpoints.restore_params(state.params), params)
-    assert int(checkpoints.restore(state)[0].step) == 2
-    checkpoints.save(state._replace(step=jnp.array(3)), {})
-    chex.assert_trees_all_equal(checkpoints.restore_params(state.params), state.params)
-
-
-@pytest.mark.parametrize(
-    ("cell", "difference"),
-    [
-        (sj.GRU(5), r"params.bias is float32\[12\] there, float32\[15\] here"),
-        (sj.GRU(4, param_dtype=jnp.bfloat16), r"params.bias is float32\[12\] there, bfloat16"),
-        (sj.Elman(4), r"params.bias is float32\[12\] there, float32\[4\] here"),
-        (sj.Stack((sj.GRU(4),)), r"params.bias is float32\[12\] there, missing here"),
-    ],
-)
-def test_params_of_another_model_are_refused_by_name(tmp_path, cell, difference):
-    Checkpoints(tmp_path).save(state_of(sj.GRU(4)), {})
-    with pytest.raises(
-        ValueError, match=f"made by another model or optimizer than .*: {difference}"
+    start = "made by another model or optimizer than .*: "
+    half = state._replace(carry=jax.tree.map(lambda h: h.astype(jnp.bfloat16), state.carry))
+    for target, message in (
+        (state_of(sj.LSTM(4)), ""),
+        (state_of(sj.GRU(5)), ""),
+        (half, r"carry.h is float32\[2, 4\] there, bfloat16"),
     ):
-        Checkpoints(tmp_path).restore_params(state_of(cell).params)
+        with pytest.raises(ValueError, match=start + message):
+            Checkpoints(tmp_path).restore(target)
+    for cell, message in (
+        (sj.GRU(5), r"float32\[15\] here"),
+        (sj.GRU(4, param_dtype=jnp.bfloat16), "bfloat16"),
+        (sj.Elman(4), r"float32\[4\] here"),
+        (sj.Stack((sj.GRU(4),)), "missing here"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"{start}params.bias is float32\[12\] there, {message}"
+        ):
+            Checkpoints(tmp_path).restore_params(state_of(cell).params)
 
 
-def test_params_that_are_stored_but_not_asked_for_are_refused(tmp_path):
+def test_params_that_are_stored_but_not_in_the_target_are_an_error(tmp_path):
     free, tied = (sj.models.LanguageModel(9, sj.GRU(4), 4, tied=t) for t in (False, True))
     state = state_of(sj.GRU(4))._replace(params=free.init(jax.random.key(0)))
     Checkpoints(tmp_path).save(state, {})
     with pytest.raises(ValueError, match=r"params.readout_kernel is .* there, missing here"):
         Checkpoints(tmp_path).restore_params(tied.init(jax.random.key(0)))
-
-
-def test_there_are_no_params_in_an_empty_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"restore_params: .* holds no checkpoint"):
-        Checkpoints(tmp_path).restore_params(state_of(sj.GRU(4)).params)
 
 
 METADATA = ("state", "_METADATA")
@@ -186,35 +155,17 @@ def test_a_damaged_checkpoint_that_is_the_only_one_begins_anew_once_deleted(tmp_
     assert Checkpoints(tmp_path).latest is None
 
 
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
-def test_a_configuration_comes_back_equal(cell):
-    assert from_config(to_config(cell)) == cell
-    if not cell.causal:
-        return
-    model = sj.models.LanguageModel(9, cell, 4, dropout=0.5)
-    assert from_config(to_config(model)) == model
-    assert hash(from_config(to_config(model))) == hash(model)
-
-
 @dataclasses.dataclass(frozen=True)
 class Mine:
     size: int
 
 
-def test_a_class_of_ones_own_is_made_again_only_when_it_is_named():
+def test_what_has_a_form_in_json_comes_back_and_anything_else_is_an_error():
     config = to_config(Mine(3))
     with pytest.raises(ValueError, match="the class 'Mine' is not known"):
         from_config(config)
     assert from_config(config, known=(Mine,)) == Mine(3)
-
-
-def test_a_value_without_a_form_in_json_is_refused():
-    with pytest.raises(ValueError, match="has no form in JSON"):
-        to_config({"f": lambda x: x})
-    for arrays in (jnp.ones(3), np.ones(3), dict):
-        with pytest.raises(ValueError, match="has no form in JSON"):
-            to_config({"value": arrays})
-
-
-def test_scalars_of_numpy_are_numbers():
     assert to_config({"a": np.int64(3), "b": np.float32(0.5)}) == {"a": 3, "b": 0.5}
+    for value in (lambda x: x, jnp.ones(3), np.ones(3), dict):
+        with pytest.raises(ValueError, match="has no form in JSON"):
+            to_config({"value": value})

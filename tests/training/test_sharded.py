@@ -58,9 +58,11 @@ def updated(method, loss, params, carry, batches):
     return found
 
 
-def windowed(method):
+def windowed():
+    """Truncated gradients that weigh windows by their tokens, with a carry."""
     model, params = language_model()
     carry = model.initial_state(params, (ROWS,))
+    method = sj.tbptt(2, 5, losses="window", weight="nats", accumulate=True)
     return updated(method, model.loss, params, carry, [ragged(0), ragged(1)])
 
 
@@ -163,8 +165,7 @@ def looped():
 def gradients():
     """The gradient with fixed params, and no update."""
     model, params = language_model()
-    batch = sj.data.lanes(np.random.default_rng(0).integers(0, 5, 40), ROWS)
-    arguments = params, model.initial_state(params, (ROWS,)), batch, None
+    arguments = params, model.initial_state(params, (ROWS,)), ragged(), None
     methods = [sharded(method) for method in (sj.bptt, sj.tbptt(2, 4, weight="nats"))]
     run = lambda m: m(model.loss) if isinstance(m, Sharded) else jax.jit(m(model.loss))
     return [run(method)(*arguments) for method in methods]
@@ -172,10 +173,7 @@ def gradients():
 
 CASES = {
     "gradients": gradients,
-    "BPTT": lambda: windowed(sj.bptt),
-    "accumulated TBPTT": lambda: windowed(
-        sj.tbptt(2, 5, losses="window", weight="nats", accumulate=True)
-    ),
+    "accumulated TBPTT": windowed,
     "lengths": classified,
     "nothing real": nothing_real,
     "axes by hand": by_hand,
@@ -283,24 +281,18 @@ def test_an_update_adds_over_devices_at_most_three_times(on_two):
     assert 0 < on_two["all-reduces"][0] <= 3
 
 
-def test_an_update_inside_of_another_compiled_function_is_refused():
+def test_a_state_goes_to_the_devices_and_comes_back_but_not_inside_another_program():
     optimizer = optax.sgd(0.1)
-    update = on_one_device().update(mean_loss, optimizer)
-    arguments = jnp.zeros(()), optimizer.init(jnp.zeros(())), None, jnp.ones((3, 2)), None
-    assert float(update(*arguments).params) == pytest.approx(0.2)
-    with pytest.raises(ValueError, match=r"inside another compiled .* without jax\.jit"):
-        jax.jit(update)(*arguments)
-
-
-def test_a_state_goes_to_the_devices_and_comes_back():
-    optimizer = optax.sgd(0.1)
-    state = TrainState.create(jnp.zeros(3), optimizer, jax.random.key(0), jnp.ones((2, 4)))
+    state = TrainState.create(jnp.zeros(()), optimizer, jax.random.key(0), jnp.ones((2, 4)))
     update = on_one_device().update(mean_loss, optimizer)
     there = update.begin(state)
     assert there.carry.sharding.spec == P(SHARDS)
     assert there.params.sharding.spec == P()
-    back = update.gathered(there)
-    assert back.carry.sharding.device_set == {jax.devices()[0]}
+    assert update.gathered(there).carry.sharding.device_set == {jax.devices()[0]}
+    arguments = *state[:3], jnp.ones((3, 2)), None
+    assert float(update(*arguments).params) == pytest.approx(0.2)
+    with pytest.raises(ValueError, match=r"inside another compiled .* without jax\.jit"):
+        jax.jit(update)(*arguments)
 
 
 def shapes(**leaves):
@@ -317,17 +309,11 @@ def test_the_batch_axis_is_the_second_one_or_the_only_one():
     assert specs_of(shapes(a=(4, 7), b=(4,)), None, 0, 2) == {"a": P(SHARDS), "b": P(SHARDS)}
 
 
-@pytest.mark.parametrize(
-    ("batch", "carry", "axes", "message"),
-    [
-        (
-            shapes(a=(7, 33)),
-            None,
-            "auto",
-            r"batch\['a'\] has 33 sequences, which 4 devices cannot share evenly; expected a multiple "
-            r"of 4, or 3 devices, as use_cores\(batch=33\)",
-        ),
-        (shapes(a=(7, 31)), None, "auto", "expected a multiple of 4, or 1 device, as"),
+def test_a_batch_that_devices_cannot_share_is_an_error():
+    nothing = "batch holds nothing that devices can share"
+    cases: list[Any] = [
+        (shapes(a=(7, 33)), None, "auto", r"multiple of 4, or 3 devices, as use_cores\(batch=33\)"),
+        (shapes(a=(7, 31)), None, "auto", "31 sequences, .* a multiple of 4, or 1 device, as"),
         (
             shapes(a=(7, 4), b=(4, 3)),
             None,
@@ -348,43 +334,40 @@ def test_the_batch_axis_is_the_second_one_or_the_only_one():
             1,
             r"batch\['a'\] has shape \(4,\) and no axis 1; expected an array",
         ),
-        (shapes(a=()), None, "auto", "batch holds nothing that devices can share"),
-        (shapes(a=(4, 4)), None, None, "batch holds nothing that devices can share"),
+        (shapes(a=()), None, "auto", nothing),
+        (shapes(a=(4, 4)), None, None, nothing),
         (shapes(a=(4, 4)), None, {"b": 0}, "batch_axes is {'b': 0}, which does not fit the batch"),
         (shapes(a=(4, 4)), None, -1.5, r"batch_axes holds -1\.5; expected axes from 0, None for"),
-    ],
-)
-def test_a_batch_that_devices_cannot_share_is_refused(batch, carry, axes, message):
-    with pytest.raises(ValueError, match=message):
-        specs_of(batch, carry, axes, 4)
+    ]
+    for batch, carry, axes, message in cases:
+        with pytest.raises(ValueError, match=message):
+            specs_of(batch, carry, axes, 4)
 
 
-@pytest.mark.parametrize(
-    ("metrics", "weight", "message"),
-    [
-        ({}, None, "reports no metric with one count, .* mean of their means would be wrong"),
-        ({"columns": Mean(jnp.ones(2), jnp.ones(2))}, None, "reports no metric with one count"),
-        ({"accuracy": 0.5}, None, "reports no metric with one count"),
+def test_a_loss_that_does_not_say_how_much_it_counts_is_an_error():
+    unknown = "reports no metric with one count, .* mean of their means would be wrong"
+    cases: list[Any] = [
+        ({}, None, unknown),
+        ({"columns": Mean(jnp.ones(2), jnp.ones(2))}, None, unknown),
+        ({"accuracy": 0.5}, None, unknown),
         ({"nats": Mean(1.0, 1.0)}, "tokens", r"weight is 'tokens'; .* one of \['nats'\]"),
-    ],
-)
-def test_a_loss_that_does_not_say_how_much_it_counts_is_refused(metrics, weight, message):
-    loss = lambda params, carry, batch, key: (params * 1.0, (carry, metrics))
-    optimizer = optax.sgd(0.1)
-    update = on_one_device(weight).update(loss, optimizer)
-    with pytest.raises(ValueError, match=message):
-        update(jnp.zeros(()), optimizer.init(jnp.zeros(())), None, jnp.ones((3, 2)), None)
+    ]
+    for metrics, weight, message in cases:
+        loss = lambda params, carry, batch, key, m=metrics: (params * 1.0, (carry, m))
+        update = on_one_device(weight).update(loss, optax.sgd(0.1))
+        with pytest.raises(ValueError, match=message):
+            update(jnp.zeros(()), optax.sgd(0.1).init(0.0), None, jnp.ones((3, 2)), None)
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_methods_that_cannot_be_shared_are_refused():
-    with pytest.raises(ValueError, match=r"method is RTRL\(.*, whose step_loss does not say"):
-        sharded(sj.rtrl(sj.DiagonalLSTM(2)))
+def test_methods_that_cannot_be_shared_are_an_error():
     wrong: Any = "tbptt"
-    with pytest.raises(
-        ValueError, match=r"sharded: method: expected a sj.gradients.Method, .* got 'tbptt'"
+    for method, message in (
+        (sj.rtrl(sj.DiagonalLSTM(2)), r"method is RTRL\(.*, whose step_loss does not say"),
+        (wrong, "method: expected a sj.gradients.Method, .* got 'tbptt'"),
     ):
-        sharded(wrong)
+        with pytest.raises(ValueError, match=f"sharded: {message}"):
+            sharded(method)
 
 
 def test_cores_are_asked_for_before_jax_starts():
