@@ -312,33 +312,16 @@ def summed(
     return WindowGradient(grads, losses.sum(), jnp.ones(()), online_state, {"loss": loss})
 
 
-class Present(NamedTuple):
-    """One step of the whole batch, and the part of its gradient that does not go through the past.
-
-    direct: ∂⁺L_t/∂θ, with s_{t-1} held fixed. past: ∂L_t/∂s_{t-1}, [*batch, n].
-    """
-
-    after: State
-    y: Array
-    loss: Array
-    head: Any
-    direct: Params
-    past: Float[Array, "*batch n"]
-
-    def result(self, online_state: Any, past: Params) -> OnlineStep:
-        """The step with the gradient ∂⁺L_t/∂θ and what came by way of s_{t-1}."""
-        grads = jax.tree.map(lambda d, p: d + p.astype(d.dtype), self.direct, past)
-        return OnlineStep(online_state, OnlineParams(grads, self.head), self.loss, self.y)
-
-
 def present(
     rule: OnlineRule, loss: StepLoss, params: OnlineParams, state: State, inputs: OnlineBatch
-) -> Present:
-    """One VJP of (θ, s_{t-1}) -> y_t.
+) -> tuple[State, Array, Callable[[Any, Params], OnlineStep]]:
+    """Return s_t and ∂L_t/∂s_{t-1}, [*batch, n], from one VJP of (θ, s_{t-1}) -> y_t.
 
-    By way of s_{t-1} and not of s_t, so that what y_t takes from params directly, as a readout or a
-    residual connection does, is exact. Raises a ValueError for a loss that is not a scalar, and for a
-    signal of another shape than y.
+    The last result is a function of the online state and of what reaches θ by way of s_{t-1}: it adds
+    ∂⁺L_t/∂θ, with s_{t-1} held fixed, and returns the step. By way of s_{t-1} and not of s_t, so that
+    what y_t takes from params directly, as a readout or a residual connection does, is exact.
+
+    Raises a ValueError for a loss that is not a scalar, and for a signal of another shape than y.
     """
     x, target, _ = inputs
 
@@ -359,7 +342,12 @@ def present(
                 f"{rule.name}: signal gives shape {dy.shape}; expected that of y, {y.shape}"
             )
     direct, past = pull(dy.astype(y.dtype))
-    return Present(after, y, value, head, direct, past)
+
+    def result(online_state: Any, from_past: Params) -> OnlineStep:
+        grads = jax.tree.map(lambda d, p: d + p.astype(d.dtype), direct, from_past)
+        return OnlineStep(online_state, OnlineParams(grads, head), value, y)
+
+    return after, past, result
 
 
 def restarted(cell: Cell, params: Params, state: State, reset: Array) -> State:

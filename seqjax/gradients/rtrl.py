@@ -70,14 +70,15 @@ class InfluenceRule(OnlineRule):
             first = self._first(params, state, x)
             state = restarted(cell, params.cell, state, reset)
             influence = jax.tree.map(lambda f, J: where_rows(reset, f, J), first, influence)
-        pattern, now = self._pattern(params, state, x), present(self, loss, params, state, inputs)
-        past = from_past(pattern, now.past, influence)
+        pattern = self._pattern(params, state, x)
+        after, ds, result = present(self, loss, params, state, inputs)
+        past = from_past(pattern, ds, influence)
 
         def advance(state: State, x: Array, influence: Params) -> Params:
             return advanced(cell, pattern, params.cell, state, x, influence)
 
         influence = in_each_row(advance, x.shape[:-1])(state, x, influence)
-        return now.result(InfluenceState(now.after, influence), past)
+        return result(InfluenceState(after, influence), past)
 
     def _pattern(self, params: OnlineParams, state: State, x: Any) -> Pattern:
         row = lambda a: jax.ShapeDtypeStruct(a.shape[x.ndim - 1 :], a.dtype)

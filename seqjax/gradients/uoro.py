@@ -90,8 +90,8 @@ class UORO(OnlineRule):
             keys, *first = self._first(params, keys)
             restart = lambda f, old: where_rows(reset, f, old)
             s, theta = jax.tree.map(restart, tuple(first), (s, theta))
-        now = present(self, loss, params, state, inputs)
-        weight = jnp.vecdot(now.past, s.astype(now.past.dtype))
+        after, ds, result = present(self, loss, params, state, inputs)
+        weight = jnp.vecdot(ds, s.astype(ds.dtype))
         weigh = lambda th: jnp.tensordot(weight.astype(th.dtype), th, weight.ndim)
         past = jax.tree.map(weigh, theta)
 
@@ -99,7 +99,7 @@ class UORO(OnlineRule):
             return advanced(cell, params.cell, state, x, s, theta, key)
 
         s, theta, keys = in_each_row(advance, x.shape[:-1])(state, x, s, theta, keys)
-        return now.result(UOROState(now.after, s, theta, keys), past)
+        return result(UOROState(after, s, theta, keys), past)
 
     def _first(self, params: OnlineParams, keys: Array) -> Any:
         """The keys that are left, and the first traces, of each row."""
