@@ -123,7 +123,7 @@ class OnlineRule(Windowed):
     @property
     def made(self) -> str:
         """How a rule of this kind is made."""
-        return f"sj.{type(self).__name__.lower()}(cell)"
+        return f"sj.{self.name}(cell)"
 
     @property
     def differentiated(self) -> Cell:

@@ -55,8 +55,8 @@ def sharded(method: Method, *, weight: str | None = None, batch_axes: Any = AUTO
 
     Outside `fit`, `sharded(method).update(loss, optimizer)` is a compiled update function that waits
     until its devices are done: programs that add over devices of a CPU may wait for each other for ever
-    where several are under way. Do not wrap it in `jax.jit`, whose call would not wait. All this holds for
-    the gradient function `sharded(method)(loss)` too.
+    where several are under way. Do not wrap it in `jax.jit`, whose call would not wait. All this holds
+    for the gradient function `sharded(method)(loss)` too.
 
     Raises a ValueError for an online rule, whose loss does not say how much it counts, and for several
     processes; and, when called, for a loss without a `Mean` or without the `weight`, for a batch that
