@@ -21,10 +21,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | os.PathLike[str], keep: int = 2) -> None:
-        """Make the folder where there is none.
-
-        Raises an ImportError where orbax-checkpoint is not installed.
-        """
+        """Make the folder where there is none."""
         try:
             import orbax.checkpoint as ocp  # lazily: it takes seconds
         except ImportError:
@@ -48,12 +45,9 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=self._ocp.args.Composite(
-                state=self._ocp.args.StandardSave(state), facts=self._ocp.args.JsonSave(facts)
-            ),
-        )
+        args = self._ocp.args
+        both = args.Composite(state=args.StandardSave(state), facts=args.JsonSave(facts))
+        self._manager.save(step, args=both)
         self._manager.wait_until_finished()
 
     def restore(self, target: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -62,12 +56,11 @@ class Checkpoints:
         Raises a ValueError for no checkpoint, a damaged one, and one that does not fit the target.
         """
         step = self._check("restore", target)
-        args = self._ocp.args.Composite(
-            state=self._ocp.args.StandardRestore(_placed(target)),
-            facts=self._ocp.args.JsonRestore(),
-        )
+        args = self._ocp.args
+        state = args.StandardRestore(_placed(target))
+        both = args.Composite(state=state, facts=args.JsonRestore())
         with self._reading("restore", step):
-            restored = self._manager.restore(step, args=args)
+            restored = self._manager.restore(step, args=both)
             return restored["state"], restored["facts"]
 
     def restore_params(self, target: Any) -> Any:
@@ -80,16 +73,12 @@ class Checkpoints:
         """
         step = self._check("restore_params", {"params": target})
         item = {"params": _placed(target)}
-        args = self._ocp.args.PyTreeRestore(
-            item,
-            restore_args=self._ocp.checkpoint_utils.construct_restore_args(item),
-            partial_restore=True,
-        )
+        how = self._ocp.checkpoint_utils.construct_restore_args(item)
+        args = self._ocp.args.PyTreeRestore(item, restore_args=how, partial_restore=True)
         # Not through the manager, which reads only what it was told to write: whole states.
         with self._reading("restore_params", step):
-            return self._ocp.PyTreeCheckpointHandler().restore(self._folder(step), args=args)[
-                "params"
-            ]
+            handler = self._ocp.PyTreeCheckpointHandler()
+            return handler.restore(self._folder(step), args=args)["params"]
 
     def close(self) -> None:
         """Let go of the folder."""

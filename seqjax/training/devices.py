@@ -81,12 +81,13 @@ def specs_of(batch: Any, carry: Any, batch_axes: Any, devices: int) -> Any:
     batch_axes: "auto", or the axes by hand: a prefix of the batch, as the `in_axes` of `jax.vmap`.
     """
     axes = axes_of(batch, batch_axes)
-    leaves = jax.tree_util.tree_leaves_with_path
-    of_batch = zip(leaves(batch), axes, strict=True)
-    sizes = {("batch", path): (jnp.shape(leaf), axis) for (path, leaf), axis in of_batch}
-    sizes |= {("carry", path): (jnp.shape(leaf), 0) for path, leaf in leaves(carry)}
-    named = {f"{tree}{jax.tree_util.keystr(path)}": size for (tree, path), size in sizes.items()}
-    check_sizes({name: size for name, size in named.items() if size[1] != _SHARED}, devices)
+    named = lambda name, tree: [
+        (f"{name}{jax.tree_util.keystr(path)}", jnp.shape(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    of_batch = zip(named("batch", batch), axes, strict=True)
+    sizes = {name: (shape, axis) for (name, shape), axis in of_batch if axis != _SHARED}
+    check_sizes(sizes | {name: (shape, 0) for name, shape in named("carry", carry)}, devices)
     spec = lambda axis: PartitionSpec(*[*[None] * axis, SHARDS] * (axis != _SHARED))
     return jax.tree.unflatten(jax.tree.structure(batch), map(spec, axes))
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.training.evaluation import Record
 from seqjax.training.loop import Callback, Run
+from seqjax.training.state import Record
 
 MOST_NATS = 20
 """More nats than this are those of a whole step of many numbers, not of a token."""

@@ -1,5 +1,6 @@
-"""The one training function."""
+"""The one training function, and the evaluation of a loss."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,14 +10,13 @@ import jax.numpy as jnp
 import optax
 
 from seqjax import checks
-from seqjax.gradients import Loss, Method, Metrics, StepLoss, UpdateFn, bptt
+from seqjax.gradients import Loss, Method, Metrics, StepLoss, UpdateFn, bptt, with_loss
 from seqjax.gradients.method import check_method
 from seqjax.training.display import Display
-from seqjax.training.evaluation import Record, Totals
 from seqjax.training.log import Curves, Log
 from seqjax.training.loop import Callback, Run
 from seqjax.training.sharded import ShardedUpdate, begun, gathered, on_cores
-from seqjax.training.state import TrainState, recorded
+from seqjax.training.state import Record, Totals, TrainState, recorded
 
 
 class FitResult(NamedTuple):
@@ -149,3 +149,26 @@ def compiled_update(update: UpdateFn) -> Callable[[TrainState, Any], tuple[Train
         compiled = compiled_update(update.traced)
         return lambda state, batch: compiled(state, update.parts(state.carry, batch))
     return jax.jit(lambda state, batch: state.updated(update, batch), donate_argnums=0)
+
+
+def evaluate(loss: Loss, params: Any, carry: Any, batches: Iterable[Any]) -> dict[str, float]:
+    """The metrics of a loss over all batches, each the mean over all valid tokens.
+
+    The carry of one batch enters the next; the key is None, so nothing is random. `loss` is a static
+    argument: a function, or a method of a frozen dataclass, such as `model.loss`.
+
+    Raises a ValueError for no batches.
+    """
+    totals = Totals()
+    for batch in batches:
+        carry, metrics = _metrics(loss, params, carry, batch)
+        totals.add(metrics)
+    if not totals.totals:
+        raise ValueError("evaluate: batches is empty")
+    return totals.means()
+
+
+@functools.partial(jax.jit, static_argnames="loss")
+def _metrics(loss, params, carry, batch):
+    value, (carry, metrics) = loss(params, carry, batch, None)
+    return carry, with_loss(value, metrics)

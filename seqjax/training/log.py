@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from seqjax.training.evaluation import Record, Totals
 from seqjax.training.loop import Callback, Run
+from seqjax.training.state import Record, Totals
 
 
 class Log(Callback):

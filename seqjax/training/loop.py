@@ -1,7 +1,6 @@
 """The one training loop: steps, evaluations, checkpoints, resume, and the callbacks that watch it."""
 
 import abc
-import collections
 import contextlib
 import os
 import signal
@@ -14,8 +13,7 @@ from typing import Any
 
 from seqjax import checks
 from seqjax.training.checkpoint import Checkpoints
-from seqjax.training.evaluation import Record, Totals
-from seqjax.training.state import TrainState
+from seqjax.training.state import Record, Totals, TrainState
 
 
 class Callback:
@@ -197,13 +195,10 @@ class Run(abc.ABC):
         self._checkpoints.save(self.state, facts)
 
     def _named(self) -> dict[str, Callback]:
-        """The callbacks by class, numbered where there are several of one."""
-        seen, named = collections.Counter(), {}
-        for callback in self._callbacks:
-            name = type(callback).__name__
-            named[f"{name} {seen[name]}" if seen[name] else name] = callback
-            seen[name] += 1
-        return named
+        """The callbacks by class, and by number among those of their class."""
+        names = [type(callback).__name__ for callback in self._callbacks]
+        numbered = [f"{name} {names[:i].count(name)}" for i, name in enumerate(names)]
+        return dict(zip(numbered, self._callbacks, strict=True))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
-"""What training carries from step to step."""
+"""What training carries from step to step, and the sums of what it reports."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -53,3 +54,39 @@ def recorded(opt_state: Any) -> dict[str, np.ndarray]:
     numbers = statistics(opt_state)
     found = {} if numbers is None else jax.device_get(numbers._asdict())
     return {name: np.asarray(value) for name, value in found.items() if value is not None}
+
+
+Record: TypeAlias = dict[str, Any]
+"""A line of the log: numbers by name; in a sweep lists of them, one for each setting."""
+
+
+class Totals:
+    """Sums of `Mean`s over batches, on the host in float64, where counts are exact.
+
+    totals: for each metric its total and its count, two numbers, or [2, settings] in a sweep.
+    """
+
+    def __init__(self, totals: Mapping[str, Any] | None = None) -> None:
+        """Start empty, or from `totals` of another."""
+        self.totals = {n: np.asarray(pair, np.float64) for n, pair in (totals or {}).items()}
+
+    def add(self, metrics: Metrics) -> None:
+        """Add each metric, summed over its axes (one entry for each update)."""
+        pairs = {
+            n: [np.sum(np.asarray(m, np.float64)) for m in mean] for n, mean in metrics.items()
+        }
+        self.merge(Totals(pairs))
+
+    def merge(self, other: "Totals") -> None:
+        """Add what another has summed."""
+        for name, pair in other.totals.items():
+            self.totals[name] = self.totals.get(name, 0.0) + pair
+
+    def means(self) -> dict[str, Any]:
+        """The mean of each metric, a number or a list of them; NaN where nothing was counted."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return {n: np.divide(*pair).tolist() for n, pair in self.totals.items()}
+
+    def count(self) -> float:
+        """The largest count of any metric: the tokens, or the examples."""
+        return max((float(np.max(pair[1])) for pair in self.totals.values()), default=0.0)

@@ -17,11 +17,10 @@ from seqjax.gradients.method import check_method
 from seqjax.training.checkpoint import Checkpoints
 from seqjax.training.config import kept_beside, to_config
 from seqjax.training.display import Display
-from seqjax.training.evaluation import Record, Totals
 from seqjax.training.log import Curves, Log
 from seqjax.training.loop import Run
 from seqjax.training.members import Build, Evaluate, Members, Setting, grouped
-from seqjax.training.state import TrainState
+from seqjax.training.state import Record, Totals, TrainState
 from seqjax.training.sweep_result import SweepResult
 
 

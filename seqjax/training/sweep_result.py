@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from seqjax.training.evaluation import Record
 from seqjax.training.members import Setting
-from seqjax.training.state import TrainState
+from seqjax.training.state import Record, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
