@@ -11,7 +11,7 @@ import seqjax as sj
 from benchmarks.peers.timing import seconds_of
 from benchmarks.peers.worker import serve
 from seqjax.training.fit import compiled_update
-from seqjax.training.sharded import begun, on_cores
+from seqjax.training.sharded import on_cores, place
 
 COMPARED = 5
 """Updates whose losses are compared between numbers of devices, before anything is timed."""
@@ -55,7 +55,7 @@ class Trainer:
         update = on_cores(sj.bptt).update(model.loss, optimizer)
         compiled = compiled_update(update)
         # A copy: its buffers are given away, and one zero may stand in many places.
-        state = begun(update, jax.tree.map(jnp.copy, state))
+        state = place(update, jax.tree.map(jnp.copy, state))
 
         def step() -> float:
             nonlocal state

@@ -11,7 +11,7 @@ from benchmarks.peers.language import Step, Task
 from seqjax.cells.lstm import LSTMParams
 from seqjax.models.language_model import LanguageModelParams
 from seqjax.training.fit import compiled_update
-from seqjax.training.sharded import begun
+from seqjax.training.sharded import place
 from seqjax.wrappers.stack import StackParams
 
 
@@ -58,7 +58,7 @@ def prepare(task: Task, form: Form, method: Any = sj.bptt) -> Step:
     carry = model.initial_state(params, (batch,))
     state = sj.training.TrainState.create(params, optimizer, jax.random.key(0), carry)
     # A copy: its buffers are given away, and one zero may stand in many places.
-    state = begun(update, jax.tree.map(jnp.copy, state))
+    state = place(update, jax.tree.map(jnp.copy, state))
     real = np.ones((time, batch), bool)
     windows = (sj.data.Batch(ids[:-1], ids[1:], real, ~real) for ids in task.ids)
 

@@ -11,7 +11,7 @@ from seqjax.training.loop import Callback, Run
 from seqjax.training.state import Record
 
 MOST_NATS = 20
-"""More nats than this are those of a whole step of many numbers, not of a token."""
+"""A larger number of nats belongs to a step of many numbers, not to a token."""
 
 FORMATS: dict[str, Callable[[float], str]] = {
     "nats": lambda v: f"{v:.3f} (perplexity {math.exp(v):.2f})" if v < MOST_NATS else f"{v:.3f}",
@@ -105,7 +105,7 @@ class Display(Callback):
 def described(values: Record) -> list[str]:
     """Metrics in words, the loss first; without it where another metric has its value.
 
-    Of a list, one entry for each setting of a sweep, the range and the divergences are shown.
+    A list, one entry for each setting of a sweep, is shown by its range and its divergences.
 
     >>> described({"accuracy": 0.75, "loss": 0.5, "nats": 0.5})
     ['nats 0.500 (perplexity 1.65)', 'accuracy 0.750']

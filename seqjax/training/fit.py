@@ -15,7 +15,7 @@ from seqjax.gradients.method import check_method
 from seqjax.training.display import Display
 from seqjax.training.log import Curves, Log
 from seqjax.training.loop import Callback, Run
-from seqjax.training.sharded import ShardedUpdate, begun, gathered, on_cores
+from seqjax.training.sharded import ShardedUpdate, gather, on_cores, place
 from seqjax.training.state import Record, Totals, TrainState, recorded
 
 
@@ -107,12 +107,12 @@ class FitRun(Run):
     def begin(self, update: UpdateFn, state: TrainState, evaluate: Callable | None) -> None:
         """Place the state where the update takes it; nothing is compiled before the first step."""
         self._update, self._compiled = update, compiled_update(update)
-        self._state, self._values = begun(update, state), evaluate
+        self._state, self._values = place(update, state), evaluate
 
     @property
     def state(self) -> TrainState:
         """The state on one device."""
-        return gathered(self._update, self._state)
+        return gather(self._update, self._state)
 
     def statistics(self) -> Record:
         """The statistics of the optimizer, as numbers."""

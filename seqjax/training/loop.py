@@ -148,7 +148,7 @@ class Run(abc.ABC):
         return state
 
     def train(self, opening: str = "") -> None:
-        """Train to the last step, or until it is asked to stop; `opening` is said first."""
+        """Train to the last step or until `stopping`; `opening` is said first."""
         source = endless(self._batches, self.name)
         with interruptible(self), contextlib.ExitStack() as ends:
             for callback in self._callbacks:

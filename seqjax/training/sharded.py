@@ -123,7 +123,7 @@ class ShardedUpdate:
 
     def __init__(self, how: Sharded, of_shard: UpdateFn) -> None:
         """of_shard: what each device does with its part."""
-        self._how, self._of_shard = how, of_shard
+        self.how, self._of_shard = how, of_shard
         self._compiled = jax.jit(self.traced)
 
     def __call__(
@@ -136,8 +136,8 @@ class ShardedUpdate:
                 "sharded: the update is called inside another compiled function, which would not wait "
                 "for its devices; expected it as it is, without jax.jit, or sj.training.fit"
             )
-        every = self._placed((params, opt_state, key), PartitionSpec())
-        carry = self._placed(carry, PartitionSpec(SHARDS))
+        every = self.place((params, opt_state, key), PartitionSpec())
+        carry = self.place(carry, PartitionSpec(SHARDS))
         result = self._compiled(*every[:2], carry, self.parts(carry, batch), every[2])
         return jax.block_until_ready(result)
 
@@ -148,7 +148,7 @@ class ShardedUpdate:
         every, part = PartitionSpec(), PartitionSpec(SHARDS)
         on_all = jax.shard_map(
             self._on_one,
-            mesh=self._how.mesh,
+            mesh=self.how.mesh,
             in_specs=(every, every, part, self._specs(carry, batch), every),
             out_specs=(every, every, part, every),
             check_vma=False,  # custom gradients do not say over which axes they vary
@@ -157,23 +157,14 @@ class ShardedUpdate:
 
     def parts(self, carry: Any, batch: Any) -> Any:
         """The batch in parts, each on its device."""
-        place = lambda leaf, spec: jax.device_put(leaf, NamedSharding(self._how.mesh, spec))
-        return jax.tree.map(place, batch, self._specs(carry, batch))
+        return jax.tree.map(self.place, batch, self._specs(carry, batch))
 
-    def begin(self, state: TrainState) -> TrainState:
-        """A state with its carry in parts and all else on every device."""
-        rest = self._placed(state._replace(carry=None), PartitionSpec())
-        return rest._replace(carry=self._placed(state.carry, PartitionSpec(SHARDS)))
-
-    def gathered(self, state: TrainState) -> TrainState:
-        """A state on the first device, as every other program takes it."""
-        return jax.device_put(state, self._how.mesh.devices.flat[0])
+    def place(self, tree: Any, spec: PartitionSpec) -> Any:
+        """A tree on the devices."""
+        return jax.device_put(tree, NamedSharding(self.how.mesh, spec))
 
     def _specs(self, carry: Any, batch: Any) -> Any:
-        return specs_of(batch, carry, self._how.batch_axes, self._how.mesh.size)
-
-    def _placed(self, tree: Any, spec: PartitionSpec) -> Any:
-        return jax.device_put(tree, NamedSharding(self._how.mesh, spec))
+        return specs_of(batch, carry, self.how.batch_axes, self.how.mesh.size)
 
     def _on_one(
         self, params: Any, opt_state: Any, carry: Any, batch: Any, key: Array | None
@@ -201,7 +192,7 @@ def share_of(loss: Loss, weight: str | None, count: int) -> Loss:
         whole = lax.psum(own, SHARDS)
         n, of = counted(own, whole, weight, accumulator(value.dtype))
         some = of != 0
-        # A batch without any real token has what the loss adds to a mean of nothing, in equal parts.
+        # Without any valid token only the terms beside the mean are left, in equal parts.
         part = jnp.where(some, n / jnp.where(some, of, 1), 1 / count)
         metrics = {
             # A scalar does not say how much it counts: its share is that of the loss.
@@ -251,11 +242,15 @@ def on_cores(method: Method) -> Method:
     return sharded(method) if devices.in_use() and not isinstance(method, Sharded) else method
 
 
-def begun(update: UpdateFn, state: TrainState) -> TrainState:
-    """The state where the update wants it."""
-    return update.begin(state) if isinstance(update, ShardedUpdate) else state
+def place(update: UpdateFn, state: TrainState) -> TrainState:
+    """For a sharded update, its carry in parts and all else on every device."""
+    if not isinstance(update, ShardedUpdate):
+        return state
+    rest = update.place(state._replace(carry=None), PartitionSpec())
+    return rest._replace(carry=update.place(state.carry, PartitionSpec(SHARDS)))
 
 
-def gathered(update: UpdateFn, state: TrainState) -> TrainState:
-    """The state where it was before `begun`."""
-    return update.gathered(state) if isinstance(update, ShardedUpdate) else state
+def gather(update: UpdateFn, state: TrainState) -> TrainState:
+    """For a sharded update, all of it on the first device, as every other program takes it."""
+    sharded = isinstance(update, ShardedUpdate)
+    return jax.device_put(state, update.how.mesh.devices.flat[0]) if sharded else state

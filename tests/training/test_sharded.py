@@ -19,7 +19,7 @@ from seqjax.data import Batch, Padded
 from seqjax.losses import Mean, mean_over
 from seqjax.training import TrainState, devices, fit, sharded, use_cores
 from seqjax.training.devices import SHARDS, specs_of
-from seqjax.training.sharded import Sharded, ShardedUpdate
+from seqjax.training.sharded import Sharded, ShardedUpdate, gather, place
 
 pytestmark = pytest.mark.usefixtures("quick_compilation", "standard_promotion")
 
@@ -35,7 +35,7 @@ def language_model():
 
 
 def ragged(seed=0):
-    """Windows in which the first half of the lanes has most of the real tokens, and some resets."""
+    """Windows in which the first half of the lanes has most of the valid tokens, and some resets."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, 5, (2, TIME, ROWS)).astype(np.int32)
     mask = rng.random((TIME, ROWS)) < np.where(np.arange(ROWS) < ROWS // 2, 0.9, 0.3)
@@ -84,7 +84,7 @@ def classified():
 
 
 def nothing_real():
-    """First one half of the lanes without a real token, then all of them; the norm of params counts."""
+    """First one half of the lanes without a valid token, then all of them; the norm of params counts."""
 
     def loss(params, carry, batch, key):
         values, mask = batch
@@ -285,10 +285,10 @@ def test_a_state_goes_to_the_devices_and_comes_back_but_not_inside_another_progr
     optimizer = optax.sgd(0.1)
     state = TrainState.create(jnp.zeros(()), optimizer, jax.random.key(0), jnp.ones((2, 4)))
     update = on_one_device().update(mean_loss, optimizer)
-    there = update.begin(state)
+    there = place(update, state)
     assert there.carry.sharding.spec == P(SHARDS)
     assert there.params.sharding.spec == P()
-    assert update.gathered(there).carry.sharding.device_set == {jax.devices()[0]}
+    assert gather(update, there).carry.sharding.device_set == {jax.devices()[0]}
     arguments = *state[:3], jnp.ones((3, 2)), None
     assert float(update(*arguments).params) == pytest.approx(0.2)
     with pytest.raises(ValueError, match=r"inside another compiled .* without jax\.jit"):
