@@ -1,4 +1,4 @@
-"""Ragged examples to padded batches of like length, shuffled anew before each pass."""
+"""Batches of ragged examples: padding, and buckets of similar lengths that are shuffled each pass."""
 
 import functools
 import logging
@@ -11,12 +11,13 @@ import numpy as np
 from jaxtyping import Bool
 
 from seqjax import checks
+from seqjax.data.windows import check_state
 
 logger = logging.getLogger(__name__)
 
 
 class Example(NamedTuple):
-    """One example: what is read, and what is wanted.
+    """The inputs and the targets of one example.
 
     Each is a pytree of arrays. The first axis of an array is time; all arrays of `inputs` have the same
     time, and so have those of `targets`. A number stands for the whole sequence, such as a label.
@@ -29,9 +30,8 @@ class Example(NamedTuple):
 class Padded(NamedTuple):
     """Examples side by side, time-major: each array is [time, rows, ...], each number [rows].
 
-    lengths, target_lengths: int32[rows], the real steps of inputs and targets; None where those are
-        numbers.
-    real: False for a row that only fills the batch; all its arrays are 0 and its lengths too.
+    lengths, target_lengths: int32[rows], the valid steps of inputs and targets; None for numbers.
+    real: False for a row that only fills the batch; its arrays and its lengths are 0.
     """
 
     inputs: Any
@@ -49,14 +49,18 @@ def pad(
     target_time: int | None = None,
     multiple: int = 8,
 ) -> Padded:
-    """`examples` as one batch of `rows` rows and `time` steps, with 0 for what is not there.
+    """Stack `examples` into one batch of `rows` rows and `time` steps, padded with 0.
 
-    target_time: the steps of the targets, those of the inputs unless given.
-    Axes after time may differ too, as the letters of words do: they are padded to the longest of the
-    batch, rounded up to `multiple`, so that few shapes occur. Integers become int32, floats float32.
+    Args:
+        examples: from 1 to `rows` of them.
+        time: the steps of the inputs.
+        rows: the rows of the batch.
+        target_time: the steps of the targets; None is those of the inputs.
+        multiple: axes after time may differ too, such as the letters of words: they are padded to the
+            longest of the batch, rounded up to this multiple, so that few shapes occur.
 
-    Raises a ValueError for more than `rows` examples, for one longer than `time`, and where the arrays
-    of one example, or of two of them, do not fit one another.
+    Integers become int32, floats float32. Raises a ValueError for more than `rows` examples, for one
+    longer than `time`, and for arrays of one example, or of two, that do not match.
 
     >>> batch = pad([Example([7, 8, 9], 1), Example([5], 0)], time=4, rows=3)
     >>> batch.inputs.T.tolist(), batch.lengths.tolist()
@@ -66,48 +70,50 @@ def pad(
     """
     if not 0 < len(examples) <= rows:
         raise ValueError(f"pad: expected from 1 to {rows} examples, got {len(examples)}")
-    sides = [Example(_arrays(e.inputs), _arrays(e.targets)) for e in examples]
-    lengths = Example(*([_length(side) for side in of] for of in zip(*sides, strict=True)))
-    times = Example(time, time if target_time is None else target_time)
-    for name, found, room in zip(Example._fields, lengths, times, strict=True):
+
+    def side(name: str, trees: list[Any], room: int) -> tuple[Any, np.ndarray | None]:
+        trees = [_arrays(tree) for tree in trees]
+        found = [_length(tree) for tree in trees]
         longest = max((n for n in found if n is not None), default=0)
         if longest > room:
             raise ValueError(f"pad: {name} of {longest} steps do not fit in {room}")
         if len({n is None for n in found}) > 1:
             raise ValueError(f"pad: {name}: expected arrays in all examples, or numbers in all")
-    if len({jax.tree.structure(e) for e in sides}) > 1:
-        raise ValueError("pad: expected examples of one structure, got several")
-    inputs, targets = (
-        jax.tree.map(lambda *leaves, room=room: _stacked(leaves, room, rows, multiple), *of)
-        for of, room in zip(zip(*sides, strict=True), times, strict=True)
-    )
-    row = lambda found: (
-        None if found[0] is None else np.pad(np.array(found, np.int32), (0, rows - len(found)))
-    )
-    real = np.arange(rows) < len(examples)
-    return Padded(inputs, targets, row(lengths.inputs), row(lengths.targets), real)
+        if len({jax.tree.structure(tree) for tree in trees}) > 1:
+            raise ValueError(f"pad: {name}: expected one structure in all examples, got several")
+        stacked = jax.tree.map(lambda *leaves: _stacked(leaves, room, rows, multiple), *trees)
+        missing = (0, rows - len(found))
+        return stacked, None if found[0] is None else np.pad(np.array(found, np.int32), missing)
+
+    inputs, lengths = side("inputs", [e.inputs for e in examples], time)
+    target_time = time if target_time is None else target_time
+    targets, target_lengths = side("targets", [e.targets for e in examples], target_time)
+    return Padded(inputs, targets, lengths, target_lengths, np.arange(rows) < len(examples))
 
 
 class Buckets:
-    """Pass after pass over ragged examples without end, each batch from one bucket of like lengths.
+    """Read ragged examples pass after pass without end, each batch from one bucket of similar lengths.
 
-    examples: any sequence of `Example`s, a list for instance.
-    batch_size: the rows of a batch. What is left of a bucket makes a batch with rows that are not real.
-    boundaries: the steps of each bucket, rising. An example stands in the first that holds it, by the
-        longer of its inputs and targets. A number asks for so many, those that leave the least padding.
-    seed: None goes through the examples in their order, short ones first. An integer shuffles the
-        examples of each bucket, and the batches, anew before each pass, the same way in every run.
-    longer: what to do with an example that no bucket holds, "refuse" or "skip". How many were skipped is
-        logged, and stands in `skipped`.
-    workers: threads that make batches ahead; 0 makes each when it is asked for.
+    Args:
+        examples: any sequence of `Example`s, such as a list.
+        batch_size: the rows of a batch. The rest of a bucket makes a batch with rows that are not real.
+        boundaries: the largest number of steps of each bucket, ascending. An example goes to the first
+            bucket that holds the longer of its inputs and targets. An integer is a number of buckets,
+            whose boundaries are those with the least padding.
+        seed: None reads the examples in order, short ones first. An integer shuffles the examples of
+            each bucket, and the batches, before each pass, in the same way in every run.
+        longer: what to do with an example that no bucket holds, "refuse" or "skip". The number of
+            skipped examples is logged, and is `skipped`.
+        workers: threads that make batches in advance; 0 makes each on demand.
 
     Every batch of a bucket has the same shape, that of its longest inputs and of its longest targets, so
-    that a compiled function is compiled once a bucket.
-    Yields `Padded`. The position is plain data: `get_state` gives it as JSON values, `set_state` goes
-    there. Needs the `grain` package: pip install 'seqjax[train]'.
+    a function is compiled once per bucket. Yields `Padded`. The position is plain data: `get_state`
+    returns it as JSON values, `set_state` goes there.
 
-    Raises a ValueError for no examples, a size below 1, boundaries that do not rise, and an example that
-    is longer than the last.
+    Needs the `grain` package: pip install 'seqjax[train]'.
+
+    Raises a ValueError for no examples, a size below 1, boundaries that do not ascend, and an example
+    that is longer than the last.
 
     >>> examples = [Example(list(range(n)), n % 2) for n in (3, 9, 4, 2, 8)]
     >>> batches = Buckets(examples, batch_size=2, boundaries=(4, 9))
@@ -127,7 +133,7 @@ class Buckets:
         longer: str = "refuse",
         workers: int = 2,
     ) -> None:
-        """Stand before the first batch of pass 0."""
+        """Start before the first batch of pass 0."""
         checks.positive("Buckets: batch_size", batch_size)
         checks.size("Buckets: workers", workers)
         checks.one_of("Buckets: longer", longer, ("refuse", "skip"))
@@ -135,16 +141,20 @@ class Buckets:
             checks.size("Buckets: seed", seed)
         if len(examples) == 0:
             raise ValueError("Buckets: examples is empty; expected at least one Example")
-        seen = [_looked_at(e, i) for i, e in enumerate(examples)]
-        sides = np.array([steps for steps, _ in seen])
-        self._checksum = functools.reduce(
-            lambda a, b: zlib.crc32(b, a), (raw for _, raw in seen), 0
-        )
-        lengths = sides.max(axis=1)
+        self._examples, self._batch_size = examples, batch_size
+        self._seed, self._workers = seed, workers
+        seen = [_measured(e, i) for i, e in enumerate(examples)]
+        self._sides = np.array([steps for steps, _ in seen])
+        self._checksum = functools.reduce(lambda a, b: zlib.crc32(b, a), (c for _, c in seen), 0)
+        lengths = self._sides.max(axis=1)
         if isinstance(boundaries, int):
             checks.positive("Buckets: boundaries", boundaries)
             boundaries = least_padding(lengths, boundaries)
-        self.boundaries = _rising(boundaries)
+        for boundary in boundaries:
+            checks.positive("Buckets: boundaries", boundary)
+        self.boundaries = tuple(int(boundary) for boundary in boundaries)
+        if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)):
+            raise ValueError(f"Buckets: boundaries: expected rising integers, got {boundaries!r}")
         too_long = np.flatnonzero(lengths > self.boundaries[-1])
         self.skipped = len(too_long)
         if self.skipped and longer == "refuse":
@@ -159,35 +169,33 @@ class Buckets:
         if self.skipped:
             message = "Buckets: skipped %d of %d examples with more than %d steps"
             logger.warning(message, self.skipped, len(lengths), self.boundaries[-1])
-        of_bucket = np.searchsorted(self.boundaries, lengths)
-        self._members = [np.flatnonzero(of_bucket == b) for b in range(len(self.boundaries))]
-        self._examples, self._sides = examples, sides
-        self._batch_size, self._seed, self._workers = batch_size, seed, workers
+        bucket = np.searchsorted(self.boundaries, lengths)
+        kept = range(len(self.boundaries))
+        self._members = {b: np.flatnonzero(bucket == b) for b in kept if (bucket == b).any()}
         self._batches = self._dataset(seed)
         self._iterator = self._from_the_start()
 
     @property
     def steps_per_pass(self) -> int:
-        """Batches in one pass."""
+        """The number of batches in one pass."""
         return len(self._batches)
 
     @property
     def pass_number(self) -> int:
-        """Passes that are finished; the number of the pass that the next batch belongs to."""
+        """The number of finished passes, which is that of the pass of the next batch."""
         return self._iterator.get_state()["next_index"] // self.steps_per_pass
 
     @property
     def padding(self) -> float:
-        """The share of steps of a pass, of inputs and targets, that are padding; whole rows included."""
-        size, real, steps = self._batch_size, 0, 0
-        for members in self._members:
-            if len(members):
-                real += int(self._sides[members].sum())
-                steps += -(-len(members) // size) * size * int(self._sides[members].max(0).sum())
+        """The share of the steps of a pass, in inputs and targets, that are padding."""
+        size, steps = self._batch_size, 0
+        for members in self._members.values():
+            steps += -(-len(members) // size) * size * int(self._sides[members].max(0).sum())
+        real = sum(int(self._sides[members].sum()) for members in self._members.values())
         return 1 - real / steps if steps else 0.0
 
     def one_pass(self) -> Iterator[Padded]:
-        """Every example once, in order, for evaluation; the position of `self` stays where it is."""
+        """Read every example once, in order, for evaluation, without a change of the position."""
         batches = self._dataset(None)
         return (batches[i] for i in range(len(batches)))
 
@@ -198,35 +206,9 @@ class Buckets:
         return next(self._iterator)
 
     def get_state(self) -> dict[str, int]:
-        """The position, and what it is a position in."""
-        found = self._iterator.get_state()["next_index"]
-        return {"next_batch": found, **self._identity()}
-
-    def set_state(self, state: dict[str, int]) -> None:
-        """Go to a position that `get_state` gave, here or in equal `Buckets` elsewhere.
-
-        Raises a ValueError for a state of other examples, another batch size, boundaries or seed.
-        """
-        here = {"next_batch": 0, **self._identity()}
-        if set(state) != set(here):
-            raise ValueError(
-                f"Buckets.set_state: state has the keys {sorted(state)}; expected {sorted(here)}, "
-                "as get_state gives them"
-            )
-        for name, value in self._identity().items():
-            if state[name] != value:
-                raise ValueError(
-                    f"Buckets.set_state: state has {name} {state[name]} but this one has {value}; "
-                    "resume with the examples, boundaries, batch size and seed it began with, or begin "
-                    "another run"
-                )
-        checks.size("Buckets.set_state: next_batch", state["next_batch"])
-        self._iterator = self._from_the_start()
-        self._iterator.set_state({"next_index": state["next_batch"]})
-
-    def _identity(self) -> dict[str, int]:
-        """What a position depends on."""
+        """Return the position, and the data it belongs to."""
         return {
+            "next_batch": self._iterator.get_state()["next_index"],
             "examples": len(self._sides),
             "steps": int(self._sides.sum()),
             "checksum": self._checksum,
@@ -236,20 +218,29 @@ class Buckets:
             "seed": -1 if self._seed is None else self._seed,
         }
 
+    def set_state(self, state: dict[str, int]) -> None:
+        """Go to a position that `get_state` returned, here or in equal `Buckets` elsewhere.
+
+        Raises a ValueError for a state of other examples, another batch size, boundaries or seed.
+        """
+        fixed = "examples steps checksum batches batch_size longest seed"
+        check_state("Buckets.set_state", state, self.get_state(), fixed)
+        checks.size("Buckets.set_state: next_batch", state["next_batch"])
+        self._iterator = self._from_the_start()
+        self._iterator.set_state({"next_index": state["next_batch"]})
+
     def _dataset(self, seed: int | None) -> Any:
-        """One pass as a `grain.MapDataset`, shuffled anew in each repetition where there is a seed."""
-        grain = _grain()
-        buckets = []
-        for number, members in enumerate(self._members):
-            if len(members) == 0:
-                continue
-            bucket = grain.MapDataset.source(_Members(self._examples, members))
+        """Make one pass as a `grain.MapDataset`, which is shuffled in each repetition if seeded."""
+        grain, examples, buckets = _grain(), self._examples, []
+        for number, members in self._members.items():
+            bucket = grain.MapDataset.source(members)
             if seed is not None:
                 bucket = bucket.shuffle(seed=_seed(seed, number + 1))
             time, target_time = map(int, self._sides[members].max(axis=0))
             collate = functools.partial(
                 pad, time=time, rows=self._batch_size, target_time=target_time
             )
+            bucket = bucket.map(lambda member: examples[int(member)])
             buckets.append(bucket.batch(self._batch_size, batch_fn=collate))
         batches = grain.MapDataset.concatenate(buckets)
         return batches if seed is None else batches.shuffle(seed=_seed(seed, 0))
@@ -261,23 +252,10 @@ class Buckets:
         return iter(self._batches.repeat().to_iter_dataset(options))
 
 
-class _Members:
-    """The examples of one bucket."""
-
-    def __init__(self, examples: Sequence[Example], members: np.ndarray) -> None:
-        self._examples, self._members = examples, members
-
-    def __len__(self) -> int:
-        return len(self._members)
-
-    def __getitem__(self, index: Any) -> Example:
-        return self._examples[int(self._members[int(index)])]
-
-
 def least_padding(lengths: np.ndarray, buckets: int) -> tuple[int, ...]:
-    """Boundaries that leave the least padding: min Σ_b (examples of bucket b) · boundary_b.
+    """Return the boundaries with the least padding: min Σ_b (examples of bucket b) · boundary_b.
 
-    By dynamic programming over the lengths that occur, or 512 quantiles where there are more.
+    Dynamic programming over the lengths that occur, or over 512 quantiles if there are more.
 
     >>> least_padding(np.array([1, 2, 2, 3, 9, 9, 10, 50]), buckets=3)
     (3, 10, 50)
@@ -302,41 +280,28 @@ def least_padding(lengths: np.ndarray, buckets: int) -> tuple[int, ...]:
     return tuple(int(cuts[end - 1]) for end in sorted({end for end in ends if end}))
 
 
-def _rising(boundaries: Sequence[int]) -> tuple[int, ...]:
-    """Boundaries as a tuple of rising positive integers, or a ValueError."""
-    for boundary in boundaries:
-        checks.positive("Buckets: boundaries", boundary)
-    rising = tuple(int(boundary) for boundary in boundaries)
-    if not rising or list(rising) != sorted(set(rising)):
-        raise ValueError(f"Buckets: boundaries: expected rising integers, got {boundaries!r}")
-    return rising
-
-
 def _arrays(tree: Any) -> Any:
-    """Lists of numbers as arrays, in the dtypes of a batch."""
-    is_leaf = lambda node: isinstance(node, list)
-    return jax.tree.map(_narrowed, tree, is_leaf=is_leaf)
+    """Convert lists of numbers and arrays to the dtypes of a batch."""
 
+    def narrowed(leaf: Any) -> np.ndarray:
+        array = np.asarray(leaf)
+        if np.issubdtype(array.dtype, np.integer) or (isinstance(leaf, list) and not array.size):
+            return array.astype(np.int32)  # an empty list is one of ids
+        return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
-def _narrowed(leaf: Any) -> np.ndarray:
-    array = np.asarray(leaf)
-    if array.size == 0 and array.dtype == np.float64 and isinstance(leaf, list):
-        return array.astype(np.int32)  # an empty list of ids
-    if np.issubdtype(array.dtype, np.integer):
-        return array.astype(np.int32)
-    return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+    return jax.tree.map(narrowed, tree, is_leaf=lambda node: isinstance(node, list))
 
 
 def _length(side: Any) -> int | None:
-    """The steps that the arrays of a side have in common; None where there are numbers alone."""
+    """Return the common steps of the arrays of a side; None if there are numbers alone."""
     times = {leaf.shape[0] for leaf in jax.tree.leaves(side) if leaf.ndim}
     if len(times) > 1:
         raise ValueError(f"pad: expected arrays of one length, got {sorted(times)} steps")
     return times.pop() if times else None
 
 
-def _looked_at(example: Example, index: int) -> tuple[tuple[int, int], bytes]:
-    """The steps of inputs and of targets, 0 where those are numbers; and a checksum of all of it."""
+def _measured(example: Example, index: int) -> tuple[tuple[int, int], bytes]:
+    """Return the steps of inputs and of targets, 0 for numbers, and a checksum of both."""
     if not isinstance(example, Example):
         raise ValueError(
             f"Buckets: examples[{index}] is a {type(example).__name__}; expected an Example"
@@ -349,12 +314,12 @@ def _looked_at(example: Example, index: int) -> tuple[tuple[int, int], bytes]:
     checksum = 0
     for leaf in jax.tree.leaves(sides):
         checksum = zlib.crc32(f"{leaf.dtype}{leaf.shape}".encode(), checksum)
-        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
+        checksum = zlib.crc32(leaf.tobytes(), checksum)
     return (inputs, targets), checksum.to_bytes(4, "little")
 
 
 def _stacked(leaves: Sequence[np.ndarray], time: int, rows: int, multiple: int) -> np.ndarray:
-    """[time, rows, ...], or [rows] of numbers."""
+    """Stack arrays as [time, rows, ...], or numbers as [rows]."""
     ranks = {leaf.ndim for leaf in leaves}
     if len(ranks) > 1:
         raise ValueError(f"pad: expected arrays with as many axes each, got {sorted(ranks)}")
@@ -371,12 +336,11 @@ def _stacked(leaves: Sequence[np.ndarray], time: int, rows: int, multiple: int) 
 
 
 def _seed(seed: int, number: int) -> int:
-    """A seed for each part, of 32 bits."""
+    """Derive a seed of 32 bits for each part."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
 
 
 def _grain() -> Any:
-    """The package, which only this file needs."""
     try:
         import grain
     except ImportError:

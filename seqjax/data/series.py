@@ -1,4 +1,4 @@
-"""Windows of a time series for forecasting: what was, and what comes next."""
+"""Time series for forecasting: scaling, parts by position, and windows."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from seqjax.data.buckets import Example
 class Scaling:
     """z = (x - mean) / deviation, column by column, in float64.
 
-    `fit` on the training part alone, and apply it to all parts. Errors on z are the usual ones to
+    `fit` it on the training part alone, and apply it to all parts. Errors of z are the usual ones to
     report; `seqjax.metrics.forecast_errors` gives them in the unit of each column too.
 
-    Raises a ValueError for a deviation that is not positive, and for other numbers of columns.
+    Raises a ValueError for a deviation that is not positive, and for different numbers of columns.
 
     >>> scaling = Scaling.fit([[1.0, 7.0], [3.0, 7.0]])
     >>> scaling
@@ -32,7 +32,7 @@ class Scaling:
     deviation: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be undone."""
+        """Validate that the scaling can be inverted."""
         if len(self.mean) != len(self.deviation) or not self.mean:
             raise ValueError(
                 f"Scaling: {len(self.mean)} means but {len(self.deviation)} deviations; "
@@ -44,15 +44,13 @@ class Scaling:
 
     @classmethod
     def fit(cls, train: npt.ArrayLike) -> "Scaling":
-        """The mean and the standard deviation (of N, not N - 1) of each column of `train`.
+        """Take the mean and the population standard deviation of each column of `train`.
 
-        A constant column has deviation 1, as in scikit-learn: it becomes 0, and comes back as it was.
-        train: [time, columns]. Raises a ValueError for another rank, for no steps, and for a value
-        that is NaN or infinite, by step and column.
+        train: [time, columns]. A constant column has deviation 1, as in scikit-learn, so it becomes 0.
+        Raises a ValueError for another rank, for no steps, and for a value that is NaN or infinite.
         """
         train = _series("Scaling.fit: train", train).astype(np.float64)
-        # By its values: the deviation of a constant that is no dyadic fraction is 1e-17, and not 0;
-        # and by its deviation, which is 0 where the squares underflow.
+        # The deviation of a constant may round to 1e-17, and that of tiny numbers to 0.
         mean, deviation = train.mean(axis=0), train.std(axis=0)
         constant = train.max(axis=0) == train.min(axis=0)
         mean = np.where(constant, train[0], mean)
@@ -60,15 +58,15 @@ class Scaling:
         return cls(tuple(mean.tolist()), tuple(deviation.tolist()))
 
     def apply(self, values: npt.ArrayLike) -> Float64[np.ndarray, "*batch columns"]:
-        """`values` [*batch, columns], scaled."""
+        """Scale `values` [*batch, columns]."""
         return (self._columns("apply", values) - np.array(self.mean)) / np.array(self.deviation)
 
     def invert(self, values: npt.ArrayLike) -> Float64[np.ndarray, "*batch columns"]:
-        """Scaled `values` [*batch, columns] in their own units."""
+        """Return scaled `values` [*batch, columns] to their own units."""
         return self._columns("invert", values) * np.array(self.deviation) + np.array(self.mean)
 
     def select(self, columns: Sequence[int]) -> "Scaling":
-        """That of some columns, in the order given: of the targets, for instance."""
+        """Return the scaling of some columns, in the given order: of the targets, for instance."""
         _check_columns("Scaling.select: columns", columns, len(self.mean))
         return Scaling(
             tuple(self.mean[column] for column in columns),
@@ -88,16 +86,18 @@ class Scaling:
 def split_by_position(
     series: npt.ArrayLike, parts: Sequence[int] | Sequence[float], *, past: int = 0
 ) -> tuple[np.ndarray, ...]:
-    """Parts of `series` [time, ...], one after the other, as views.
+    """Cut `series` [time, ...] into consecutive parts, as views.
 
-    parts: the steps of each, integers, or the share of each, floats in (0, 1], that end at the sum of
-        the shares so far times `time`, rounded. What is left over is dropped.
-    past: each part but the first begins that many steps earlier, within the one before, so that the
-        first forecast from `past` steps is that of its own first step: nothing of a part goes unscored,
-        and no target stands in two parts. Informer splits ETT so.
+    Args:
+        series: [time, ...].
+        parts: the steps of each part, integers; or the share of each, floats in (0, 1], which ends at
+            the sum of the shares so far times `time`, rounded. The rest is dropped.
+        past: how many steps earlier each part but the first begins, within the part before, so that the
+            first forecast from `past` steps is that of its own first step. Every step of a part is
+            scored and none is a target in two parts. Informer splits ETT so.
 
-    Raises a ValueError for parts that are mixed, empty, or hold more than there is, and where a part
-    would have to begin before the series does.
+    Raises a ValueError for parts that are mixed, empty, or longer than the series, and if a part would
+    begin before the series does.
 
     >>> [part.tolist() for part in split_by_position(range(10), (6, 2))]
     [[0, 1, 2, 3, 4, 5], [6, 7]]
@@ -108,9 +108,8 @@ def split_by_position(
     if series.ndim == 0:
         raise ValueError("split_by_position: series is a scalar; expected [time, ...]")
     checks.size("split_by_position: past", past)
-    ends = _ends(parts, len(series))
-    starts = [0, *ends[:-1]]
-    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+    ends, found = _ends(parts, len(series)), []
+    for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         if start == end:
             raise ValueError(
                 f"split_by_position: parts[{number}] is {parts[number]} and holds no step of "
@@ -121,20 +120,40 @@ def split_by_position(
                 f"split_by_position: parts[{number}] starts at step {start}, with fewer than "
                 f"past={past} steps before it"
             )
+        found.append(series[start - past if number else start : end])
     if ends[-1] > len(series):
         raise ValueError(
             f"split_by_position: parts {tuple(parts)} hold {ends[-1]} steps, but series has "
             f"{len(series)}"
         )
-    return tuple(
-        series[start - past if number else start : end]
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True))
-    )
+    return tuple(found)
+
+
+def _ends(parts: Sequence[int] | Sequence[float], time: int) -> list[int]:
+    """Return where each part ends."""
+    whole = [isinstance(p, int | np.integer) and not isinstance(p, bool) for p in parts]
+    if not parts or any(whole) != all(whole):
+        raise ValueError(
+            "split_by_position: parts: expected steps, all integers, or shares, all floats, "
+            f"got {tuple(parts)!r}"
+        )
+    check = checks.positive if all(whole) else checks.finite_positive
+    for part in parts:
+        check("split_by_position: parts", part)  # type: ignore[arg-type]
+    if all(whole):
+        return np.cumsum(np.array(parts, np.int64)).tolist()
+    sums = np.cumsum(np.array(parts, np.float64))
+    if sums[-1] > 1 + 1e-9:
+        raise ValueError(
+            "split_by_position: parts: expected shares with a sum of at most 1, "
+            f"got {tuple(parts)!r}"
+        )
+    return np.round(sums * time).astype(np.int64).tolist()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ForecastWindows(Sequence[Example]):
-    """`Example`s cut from a series when they are asked for; `forecast_windows` makes it.
+    """`Example`s that are cut from a series on demand; `forecast_windows` makes it.
 
     Example i is steps i·stride … i·stride + past - 1 of all columns, and the `horizon` steps after them
     of the `targets`.
@@ -147,7 +166,7 @@ class ForecastWindows(Sequence[Example]):
     targets: tuple[int, ...] | None
 
     def __len__(self) -> int:
-        """How many windows fit in whole."""
+        """How many whole windows there are."""
         return (len(self.series) - self.past - self.horizon) // self.stride + 1
 
     @overload
@@ -156,15 +175,17 @@ class ForecastWindows(Sequence[Example]):
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | np.integer | slice) -> Example | list[Example]:
         """Window `index`, or a list of those of a slice."""
-        # `range` knows what a negative index, a slice, and one that is too large mean.
+        # `range` handles negative and too large indices, and slices.
         start = range(0, len(self) * self.stride, self.stride)[index]
         return self._at(start) if isinstance(start, int) else [self._at(s) for s in start]
 
     def _at(self, start: int) -> Example:
         now = start + self.past
         future = self.series[now : now + self.horizon]
-        if self.targets is not None:
-            future = future[:, _as_slice(self.targets)]
+        if self.targets is not None and len(self.targets) == 1:
+            future = future[:, self.targets[0] : self.targets[0] + 1]  # a view, where a list copies
+        elif self.targets is not None:
+            future = future[:, list(self.targets)]
         return Example(self.series[start:now], future)
 
 
@@ -176,15 +197,20 @@ def forecast_windows(
     stride: int = 1,
     targets: Sequence[int] | None = None,
 ) -> ForecastWindows:
-    """All windows of `past` steps, each with the `horizon` steps that follow it, as `Example`s.
+    """Cut all windows of `past` steps, each with the `horizon` steps after it, as `Example`s.
 
-    series: [time, columns]; scale it first. stride: the steps from one window to the next.
-    targets: the columns to forecast, by number; None is all. Inputs always have all columns, and so the
-        past of what is forecast. `Buckets` takes the windows as they are.
+    Args:
+        series: [time, columns]; scale it first.
+        past: the steps of the inputs, in all columns, so with the past of what is forecast.
+        horizon: the steps of the targets.
+        stride: the steps from one window to the next.
+        targets: the columns to forecast, by number; None is all.
 
-    Windows are views of `series`; the targets are a copy of one window where several columns are
-    chosen. Raises a ValueError for a series that is no [time, columns] of finite numbers, or shorter
-    than past + horizon, and for columns that are not there.
+    `Buckets` takes the windows as they are. They are views of `series`, apart from targets of several
+    chosen columns, which are a copy of one window.
+
+    Raises a ValueError for a series that is not [time, columns] of finite numbers, or is shorter than
+    past + horizon, and for columns that do not exist.
 
     >>> windows = forecast_windows([[0.0], [1.0], [2.0], [3.0], [4.0]], past=2, horizon=1)
     >>> len(windows), windows[-1].inputs.tolist(), windows[-1].targets.tolist()
@@ -206,7 +232,7 @@ def forecast_windows(
 
 
 def _series(name: str, series: npt.ArrayLike) -> np.ndarray:
-    """`series` as [time, columns] of finite numbers, without a copy."""
+    """Validate `series` as [time, columns] of finite numbers, without a copy."""
     series = np.asarray(series)
     if series.ndim != 2 or 0 in series.shape:
         hint = "; for one column, series[:, None]" if series.ndim == 1 else ""
@@ -230,34 +256,3 @@ def _check_columns(name: str, columns: Sequence[int], count: int) -> None:
         checks.size(name, column)
         if column >= count:
             raise ValueError(f"{name}: expected columns in [0, {count}), got {column}")
-
-
-def _as_slice(columns: tuple[int, ...]) -> slice | list[int]:
-    """A slice gives a view where a list gives a copy."""
-    if len(columns) == 1:
-        return slice(columns[0], columns[0] + 1)
-    return list(columns)
-
-
-def _ends(parts: Sequence[int] | Sequence[float], time: int) -> list[int]:
-    """Where each part ends."""
-    whole = [isinstance(p, int | np.integer) and not isinstance(p, bool) for p in parts]
-    if not parts or any(whole) != all(whole):
-        raise ValueError(
-            f"split_by_position: parts: expected steps, all integers, or shares, all floats, "
-            f"got {tuple(parts)!r}"
-        )
-    for part in parts:
-        if all(whole):
-            checks.positive("split_by_position: parts", int(part))
-        else:
-            checks.finite_positive("split_by_position: parts", part)
-    sums = np.cumsum(np.array(parts, np.int64 if all(whole) else np.float64))
-    if not all(whole):
-        if sums[-1] > 1 + 1e-9:
-            raise ValueError(
-                f"split_by_position: parts: expected shares with a sum of at most 1, "
-                f"got {tuple(parts)!r}"
-            )
-        sums = np.round(sums * time).astype(np.int64)
-    return [int(end) for end in sums]

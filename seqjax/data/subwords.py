@@ -1,7 +1,9 @@
-"""Byte-level byte-pair encoding: frequent strings are one token, any text is some tokens."""
+"""Byte-level byte-pair encoding (BPE) with the `tokenizers` package."""
 
 import dataclasses
 import functools
+import importlib
+import io
 import json
 from typing import Any, ClassVar
 
@@ -9,17 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int32
 
-from seqjax.data.line_by_line import encode_lines, lines, package, training_lines
-from seqjax.data.tokenizer import Stream, Tokenizer, Utf8Stream
+from seqjax.data.tokenizers import Stream, Tokenizer, Utf8Stream, encoded
 
-# A merge is seen at least twice, or it saves nothing.
-LEAST_FREQUENCY = 2
+LEAST_FREQUENCY = 2  # a merge that training saw once saves nothing
+BLOCK = 4096  # lines encoded at once: the package makes an object for each line and each token
 
 
 def byte_symbols() -> dict[str, int]:
-    """The visible character that stands for each byte in byte-level BPE, ascending.
+    """Return the visible character that stands for each byte in byte-level BPE, ascending.
 
-    Printable bytes of Latin-1 stand for themselves, the other 68 are moved to U+0100 on.
+    Printable bytes of Latin-1 stand for themselves; the other 68 are moved to U+0100 and above.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -29,12 +30,12 @@ def byte_symbols() -> dict[str, int]:
 
 @dataclasses.dataclass(frozen=True)
 class BPETokenizer(Tokenizer):
-    """Tokens 0 … 255 are single bytes of UTF-8, the others join two earlier tokens each.
+    """Tokens 0 … 255 are single bytes of UTF-8; each other token joins two earlier ones.
 
-    `merges` are the pairs that are joined, in order, spelled with `byte_symbols`. Text
-    is cut as in GPT-2 (words with the space before them, numbers, punctuation) and never joined
-    across a newline. `decode(encode(text))` is `text`, whatever training saw. Bytes that are no
-    UTF-8, as a model may make them, decode to U+FFFD (�), the replacement character.
+    `merges` are the pairs that are joined, in order, spelled with `byte_symbols`. Text is first cut as
+    in GPT-2 (words with the space before them, numbers, punctuation) and never joined across a newline.
+    `decode(encode(text))` is `text` for any text. Invalid UTF-8, as a model may generate it, decodes to
+    U+FFFD (�), the replacement character.
 
     Needs the `tokenizers` package: pip install 'seqjax[text]'.
 
@@ -51,7 +52,7 @@ class BPETokenizer(Tokenizer):
     kind: ClassVar[str] = "bpe"
 
     def __post_init__(self) -> None:
-        """Refuse merges of what is not there yet."""
+        """Validate that each merge joins tokens that exist by then."""
         known = set(byte_symbols())
         for rank, (left, right) in enumerate(self.merges):
             if left not in known or right not in known:
@@ -63,65 +64,84 @@ class BPETokenizer(Tokenizer):
 
     @classmethod
     def train(cls, text: str, size: int) -> "BPETokenizer":
-        """At most `size` tokens; fewer where no pair is left that `text` holds twice.
+        """Learn at most `size` tokens; fewer if `text` holds no other pair twice.
 
-        Raises a ValueError for an empty text and for a size below 256, one token a byte.
+        Raises a ValueError for an empty text and for a size below 256, one token per byte.
         """
-        text_lines = training_lines("BPETokenizer.train", text)
+        if not text:
+            raise ValueError("BPETokenizer.train: text is empty; expected text to train on")
         if size < 256:
             raise ValueError(
                 f"BPETokenizer.train: size is {size}; expected at least 256, one token a byte; "
-                "a smaller vocabulary is that of CharTokenizer"
+                "for a smaller vocabulary use CharTokenizer"
             )
-        trainer = package("BPETokenizer").trainers.BpeTrainer(
+        trainer = _package().trainers.BpeTrainer(
             vocab_size=size,
             min_frequency=LEAST_FREQUENCY,
             initial_alphabet=list(byte_symbols()),
             show_progress=False,
         )
-        tokenizer = _byte_level(())
-        tokenizer.train_from_iterator(text_lines, trainer)
+        tokenizer = cls(())._byte_level
+        tokenizer.train_from_iterator(_lines("BPETokenizer.train", text), trainer)
         merges = json.loads(tokenizer.to_str())["model"]["merges"]
         return cls(tuple((left, right) for left, right in merges))
 
     @property
     def size(self) -> int:
-        """256 and one for each distinct result of a merge."""
+        """256, and one for each distinct result of a merge."""
         return len(self._pieces)
 
     def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
-        """The ids of `text`."""
-        return encode_lines(self._byte_level, lines("BPETokenizer.encode", text))
+        """Return the ids of `text`."""
+        lines = _lines("BPETokenizer.encode", text)
+        blocks = [np.zeros(0, np.int32)]
+        for start in range(0, len(lines), BLOCK):
+            block = lines[start : start + BLOCK]
+            found = self._byte_level.encode_batch_fast(block, add_special_tokens=False)
+            blocks.extend(np.array(line.ids, np.int32) for line in found)
+        return np.concatenate(blocks)
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """The text of `ids`, int[tokens]; a ValueError for an id outside [0, size)."""
+        """Return the text of `ids`, int[tokens]."""
         raw = b"".join(self._pieces[i] for i in self.known(ids).tolist())
         return raw.decode("utf-8", errors="replace")
 
     def stream(self) -> Stream:
-        """A decoder that takes one id at a time; a character appears with its last byte."""
-        # Not the package's DecodeStream: it has no end, so it loses what ill-formed bytes stand for.
+        """Return a decoder that takes one id at a time; a character appears with its last byte."""
+        # The package's DecodeStream has no end, so it loses an incomplete last character.
         return Utf8Stream(self, self._pieces)
+
+    @functools.cached_property
+    def _tokens(self) -> list[str]:
+        """The vocabulary in the order of ids; two merges with the same result are one token."""
+        joined = (left + right for left, right in self.merges)
+        return list(dict.fromkeys([*sorted(byte_symbols()), *joined]))
 
     @functools.cached_property
     def _pieces(self) -> tuple[bytes, ...]:
         byte_of = byte_symbols()
-        return tuple(bytes(byte_of[symbol] for symbol in token) for token in _tokens(self.merges))
+        return tuple(bytes(byte_of[symbol] for symbol in token) for token in self._tokens)
 
     @functools.cached_property
     def _byte_level(self) -> Any:
-        return _byte_level(self.merges)
+        package = _package()
+        vocabulary = {token: i for i, token in enumerate(self._tokens)}
+        tokenizer = package.Tokenizer(package.models.BPE(vocabulary, list(self.merges)))
+        tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        return tokenizer
 
 
-def _tokens(merges: tuple[tuple[str, str], ...]) -> list[str]:
-    """The vocabulary in the order of ids: two merges to the same string are one token."""
-    joined = (left + right for left, right in merges)
-    return list(dict.fromkeys([*sorted(byte_symbols()), *joined]))
+def _lines(name: str, text: str) -> list[str]:
+    """Cut `text` after each newline, and nowhere else."""
+    encoded(name, text)
+    return list(io.StringIO(text, newline="\n"))
 
 
-def _byte_level(merges: tuple[tuple[str, str], ...]) -> Any:
-    tokenizers = package("BPETokenizer")
-    vocabulary = {token: i for i, token in enumerate(_tokens(merges))}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, list(merges)))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return tokenizer
+def _package() -> Any:
+    try:
+        return importlib.import_module("tokenizers")
+    except ImportError:
+        raise ImportError(
+            "BPETokenizer needs the tokenizers package: pip install 'seqjax[text]'; "
+            "the other tokenizers need nothing"
+        ) from None

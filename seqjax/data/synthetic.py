@@ -1,7 +1,7 @@
 """Synthetic tasks with one long dependency: the adding problem, the copy task, parity.
 
-Each function draws a fresh batch from a key. It is pure and, with lengths and batch size static, runs
-under `jax.jit`, so that a training program can make its data inside itself and never wait for it.
+Each function draws a batch from a key. It is pure and, with static lengths and batch size, runs under
+`jax.jit`, so a training program can make its data itself and never waits for it.
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ class AddingBatch(NamedTuple):
 
     inputs: channel 0 is the value, channel 1 the marker, 0 or 1.
     targets: the sum at the last step, 0 before.
-    mask: True at the last step alone.
+    mask: True at the last step only.
     """
 
     inputs: Float[Array, "time batch 2"]
@@ -27,7 +27,7 @@ class AddingBatch(NamedTuple):
 
 
 class SymbolBatch(NamedTuple):
-    """Symbols, and a class to name at each step.
+    """Symbols, and a class to predict at each step.
 
     inputs: one-hot. mask: True where the target counts.
     """
@@ -43,7 +43,7 @@ def adding_problem(key: Key[Array, ""], length: int, batch: int) -> AddingBatch:
     x_t = [v_t, m_t]
     target at T: v_i + v_j
 
-    T is `length`. To answer 1 at all times costs a mean squared error of Var(v_i + v_j) = 1/6.
+    T is `length`. The constant answer 1 has a mean squared error of Var(v_i + v_j) = 1/6.
 
     Raises a ValueError for a length below 2, which has no two halves, and a batch below 1.
     References: Hochreiter, Schmidhuber 1997; one marker in each half, as here: Arjovsky, Shah, Bengio
@@ -80,9 +80,9 @@ def copy_task(
     targets: blank (delay + S times), s_1 … s_S
 
     S is `symbols`, K is `alphabet`; blank is class K and the delimiter K + 1, so that inputs have
-    K + 2 features and the time is delay + 2 S. The delimiter asks for the answer; s_k is asked for
-    delay + S steps after it was shown. All steps count. Without memory the best is to name a blank
-    until the delimiter and then each symbol with probability 1/K: S log K / (delay + 2 S) nats a step.
+    K + 2 features and the time is delay + 2 S. After the delimiter, s_k is the target delay + S steps
+    after it was the input. All steps count. The best model without memory predicts blanks until the
+    delimiter and then each symbol with probability 1/K: S log K / (delay + 2 S) nats a step.
 
     Raises a ValueError for a delay, a batch or a number of symbols below 1, and an alphabet below 2.
     References: Hochreiter, Schmidhuber 1997; in this form: Arjovsky, Shah, Bengio 2016.
@@ -112,12 +112,12 @@ def parity(key: Key[Array, ""], length: int, batch: int) -> SymbolBatch:
     x_t = one-hot of b_t
     target at t: (b_1 + … + b_t) mod 2
 
-    All steps count, which teaches the rule at its shortest; what shows memory is the answer at the
-    last step. Without memory it is right half of the time, and costs log 2 nats.
+    All steps count, so that short sequences teach the rule; the answer at the last step shows memory.
+    Without memory it is right half of the time, and costs log 2 nats.
 
     Raises a ValueError for a length or a batch below 1.
-    References: that linear recurrences with positive eigenvalues cannot flip a state: Sarrof, Veitsman,
-    Hahn 2024, "The expressive capacity of state space models"; Grazzi et al. 2024, "Unlocking
+    References: linear recurrences with positive eigenvalues cannot flip a state: Sarrof, Veitsman, Hahn
+    2024, "The expressive capacity of state space models"; Grazzi et al. 2024, "Unlocking
     state-tracking in linear RNNs through negative eigenvalues".
 
     >>> import jax

@@ -1,4 +1,4 @@
-"""Tokens and labels as numbers, and back."""
+"""Numbers for tokens and for labels that are already cut."""
 
 import collections
 import dataclasses
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from jaxtyping import Int32
 
 from seqjax import checks
-from seqjax.data.ids import one_row
+from seqjax.data.text import FilePath, one_row
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 SHOWN = 20
@@ -24,12 +24,12 @@ SHOWN = 20
 class Vocabulary:
     """Token i is tokens[i]; the first four are special.
 
-    0 "<pad>" fills a batch, as `pad` does; 1 "<unk>" stands for a token that is not in the vocabulary;
-    2 "<s>" and 3 "</s>" stand before and after a sequence, where `encode` is asked to put them. What
-    reads "<s>" in a text is an unknown token: a text cannot write a special one.
+    0 "<pad>" fills a batch, as `pad` does. 1 "<unk>" stands for a token that is not in the vocabulary.
+    2 "<s>" and 3 "</s>" mark the start and the end of a sequence; only `encode(start=, stop=)` writes
+    them. A "<s>" in a text is an unknown token.
 
-    A sequence is any iterable of tokens, such as a tuple of words; a `str` is one of characters. It
-    differs from a `Tokenizer`, which cuts a whole text into tokens by itself.
+    A sequence is any iterable of tokens, such as a tuple of words; a `str` is a sequence of characters.
+    A `Tokenizer`, in contrast, cuts a whole text into tokens by itself.
 
     Raises a ValueError for tokens that do not begin with the special ones, or are not distinct.
 
@@ -48,7 +48,7 @@ class Vocabulary:
     STOP: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
-        """Refuse what is no vocabulary."""
+        """Validate the tokens."""
         if self.tokens[: len(SPECIAL)] != SPECIAL or not _distinct(self.tokens):
             raise ValueError(
                 f"Vocabulary: tokens: expected {', '.join(SPECIAL)} and then distinct tokens; "
@@ -59,10 +59,14 @@ class Vocabulary:
     def train(
         cls, sequences: Iterable[Iterable[str]], *, min_count: int = 1, size: int | None = None
     ) -> "Vocabulary":
-        """The tokens seen at least `min_count` times, the most frequent first, ties by characters.
+        """Take the tokens of the training part, the most frequent first, then by their characters.
 
-        size: the most that the vocabulary may hold, the four special tokens included; None is any
-        number. Train on the training part alone. Raises a ValueError where no token is left.
+        Args:
+            sequences: the tokens of each sequence.
+            min_count: the least number of times that a token must occur.
+            size: the largest number of tokens, the four special ones included; None is no limit.
+
+        Raises a ValueError if no token is left.
         """
         checks.positive("Vocabulary.train: min_count", min_count)
         if size is not None:
@@ -98,33 +102,27 @@ class Vocabulary:
     def encode(
         self, tokens: Iterable[str], *, start: bool = False, stop: bool = False
     ) -> Int32[np.ndarray, " tokens"]:
-        """The ids of `tokens`; START before them where `start`, and STOP after them where `stop`."""
+        """Return the ids of `tokens`, after START if `start`, and before STOP if `stop`."""
         ids = [self._ids.get(token, self.UNKNOWN) for token in tokens]
         return np.array([self.START] * start + ids + [self.STOP] * stop, np.int32)
 
     def decode(self, ids: npt.ArrayLike) -> tuple[str, ...]:
-        """The tokens of `ids`, int[tokens], up to the first STOP; PADDING and START are left out.
+        """Return the tokens of `ids`, int[tokens], up to the first STOP, without PADDING and START.
 
         Raises a ValueError for an id outside [0, size).
         """
-        row = one_row("Vocabulary.decode: ids", ids)
-        outside = np.flatnonzero(row >= self.size)
-        if outside.size:
-            raise ValueError(
-                f"Vocabulary.decode: id {row[outside[0]]} at position {outside[0]} is outside the "
-                f"vocabulary; expected ids in [0, {self.size})"
-            )
+        row = one_row("Vocabulary.decode: ids", ids, self.size)
         stops = np.flatnonzero(row == self.STOP)
         row = row[: stops[0]] if stops.size else row
         return tuple(self.tokens[i] for i in row.tolist() if i not in (self.PADDING, self.START))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that `Vocabulary.load` restores an equal vocabulary from."""
+    def save(self, path: FilePath) -> None:
+        """Write a JSON file from which `Vocabulary.load` restores an equal vocabulary."""
         _save(path, "vocabulary", self.tokens)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Vocabulary":
-        """The vocabulary that `save` wrote; a ValueError where the file holds none."""
+    def load(cls, path: FilePath) -> "Vocabulary":
+        """Restore what `save` wrote. Raises a ValueError if the file holds no vocabulary."""
         return cls(_load(path, "vocabulary", "Vocabulary"))
 
     @functools.cached_property
@@ -135,7 +133,7 @@ class Vocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Label i is names[i]. None is special, and none stands for an unseen one.
+    """Label i is names[i]; none is special, and an unseen label has no number.
 
     Raises a ValueError for no names, and for names that are not distinct.
 
@@ -147,13 +145,13 @@ class Labels:
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what makes no labels."""
+        """Validate the names."""
         if not self.names or not _distinct(self.names):
             raise ValueError(f"Labels: names: expected distinct names, got {self.names!r}")
 
     @classmethod
     def train(cls, names: Iterable[str]) -> "Labels":
-        """The distinct `names`, in the order of their characters, so that "0" is 0 and "1" is 1."""
+        """Take the distinct `names`, sorted by their characters, so that "0" is 0 and "1" is 1."""
         return cls(tuple(sorted(set(names))))
 
     @property
@@ -162,28 +160,28 @@ class Labels:
         return len(self.names)
 
     def encode(self, name: str) -> int:
-        """The number of a label; a ValueError that says which are known for one that is not."""
+        """Return the number of a label. Raises a ValueError that lists the known labels."""
         number = self._numbers.get(name)
         if number is None:
-            known = ", ".join(repr(known) for known in self.names[:SHOWN])
+            known = ", ".join(map(repr, self.names[:SHOWN]))
             more = f" and {self.size - SHOWN} more" if self.size > SHOWN else ""
             raise ValueError(f"label {name!r} is not known; expected one of {known}{more}")
         return number
 
     def decode(self, number: int | np.integer) -> str:
-        """The label of a number; a ValueError for a number outside [0, size)."""
+        """Return the label of a number. Raises a ValueError for a number outside [0, size)."""
         checks.size("Labels.decode: number", int(number))
         if number >= self.size:
             raise ValueError(f"Labels.decode: number is {number}; expected one in [0, {self.size})")
         return self.names[int(number)]
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a JSON file that `Labels.load` restores equal labels from."""
+    def save(self, path: FilePath) -> None:
+        """Write a JSON file from which `Labels.load` restores equal labels."""
         _save(path, "labels", self.names)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Labels":
-        """The labels that `save` wrote; a ValueError where the file holds none."""
+    def load(cls, path: FilePath) -> "Labels":
+        """Restore what `save` wrote. Raises a ValueError if the file holds no labels."""
         return cls(_load(path, "labels", "Labels"))
 
     @functools.cached_property
@@ -195,11 +193,11 @@ def _distinct(names: tuple[str, ...]) -> bool:
     return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
 
 
-def _save(path: str | os.PathLike[str], kind: str, names: tuple[str, ...]) -> None:
+def _save(path: FilePath, kind: str, names: tuple[str, ...]) -> None:
     Path(path).write_text(json.dumps({"kind": kind, "names": names}), encoding="utf-8")
 
 
-def _load(path: str | os.PathLike[str], kind: str, owner: str) -> tuple[str, ...]:
+def _load(path: FilePath, kind: str, owner: str) -> tuple[str, ...]:
     try:
         saved = json.loads(Path(path).read_text(encoding="utf-8"))
         if saved["kind"] != kind or not isinstance(saved["names"], list):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from jaxtyping import Float, Int32
 
 from seqjax import checks
-from seqjax.data.ids import one_row
+from seqjax.data.text import one_row
 
 
 class Counts(NamedTuple):

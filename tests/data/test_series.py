@@ -1,18 +1,24 @@
-"""Windows of a time series: each forecast once, nothing copied, and a scaling that comes back."""
+"""Windows of a time series and their scaling: each step is forecast once and nothing is copied."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from seqjax.data import Buckets, Example, Scaling, forecast_windows, split_by_position
+from seqjax.data import (
+    Buckets,
+    Example,
+    Scaling,
+    forecast_windows,
+    split_by_position,
+)
 
 
 def steps(time: int, columns: int = 2) -> np.ndarray:
-    """Numbers that are all different: row t, column c holds 10 t + c."""
+    """Make numbers that are all different: row t, column c holds 10 t + c."""
     return 10.0 * np.arange(time)[:, None] + np.arange(columns)
 
 
@@ -58,6 +64,7 @@ def test_a_narrow_series_is_fitted_in_float64():
 NUMBERS = st.integers(-(10**9), 10**9).map(lambda number: number / 1000)
 
 
+@settings(max_examples=20)
 @given(
     hnp.arrays(np.float64, (7, 2), elements=NUMBERS),
     hnp.arrays(np.float64, (3, 4, 2), elements=NUMBERS),
@@ -138,7 +145,7 @@ def test_parts_are_views():
     ],
 )
 @pytest.mark.usefixtures("unchecked")
-def test_what_makes_no_parts_is_refused(parts, options, message):
+def test_wrong_parts_are_errors(parts, options, message):
     with pytest.raises(ValueError, match=message):
         split_by_position(np.arange(10), parts, **options)
 
@@ -146,6 +153,7 @@ def test_what_makes_no_parts_is_refused(parts, options, message):
 # Windows ------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=20)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.integers(0, 20))
 def test_window_i_is_the_past_and_the_steps_after_it(past, horizon, stride, more):
     time = past + horizon + more
@@ -239,6 +247,6 @@ ENDLESS: Any = [[1.0], [np.inf], [np.nan]]
         (lambda: split_by_position(np.float64(1), (1,)), "series is a scalar"),
     ],
 )
-def test_what_is_no_series_is_refused(make, message):
+def test_wrong_series_and_columns_are_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()

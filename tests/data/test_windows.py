@@ -1,13 +1,17 @@
+"""Lanes and windows: every pair of tokens once per pass, and positions that can be resumed."""
+
 import json
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqjax.data import Batch, Windows, lanes, passes
-from seqjax.data.lanes import rolled
+from seqjax.data.windows import rolled
+
+few = settings(max_examples=25)
 
 
 def text(size: int) -> np.ndarray:
@@ -39,15 +43,11 @@ def same(a: Batch, b: Batch) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@few
 @given(laid())
-def test_every_pair_stands_in_exactly_one_lane_in_the_order_of_the_text(case: tuple[int, Batch]):
+def test_every_pair_stands_in_one_lane_and_padding_follows_the_last(case: tuple[int, Batch]):
     size, batch = case
     assert pairs(batch) == all_pairs(size)
-
-
-@given(laid())
-def test_padding_holds_zeros_and_follows_the_last_pair(case: tuple[int, Batch]):
-    size, batch = case
     time, count = batch.mask.shape
     assert time == -(-(size - 1) // count)
     assert batch.mask.T.reshape(-1).tolist() == [k < size - 1 for k in range(time * count)]
@@ -55,21 +55,12 @@ def test_padding_holds_zeros_and_follows_the_last_pair(case: tuple[int, Batch]):
     assert not batch.targets[~batch.mask].any()
 
 
-def test_lane_b_holds_the_pairs_from_b_times_T_on():
-    batch = lanes(text(8), count=3)
-    assert batch.inputs.T.tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]
-    assert batch.targets.T.tolist() == [[2, 3, 4], [5, 6, 7], [8, 0, 0]]
-
-
-def test_a_pass_resets_every_lane_at_step_0_and_nowhere_else():
-    resets = lanes(text(8), count=3).resets
-    assert resets[0].all()
-    assert not resets[1:].any()
-
-
-def test_ids_are_int32_and_marks_are_bool():
+def test_lane_b_holds_the_pairs_from_b_times_T_on_and_starts_with_a_reset():
     batch = lanes(text(8).astype(np.uint16), count=3)
     assert [field.dtype for field in batch] == [np.int32, np.int32, bool, bool]
+    assert batch.resets.tolist() == [[True] * 3, [False] * 3, [False] * 3]
+    assert batch.inputs.T.tolist() == [[1, 2, 3], [4, 5, 6], [7, 0, 0]]
+    assert batch.targets.T.tolist() == [[2, 3, 4], [5, 6, 7], [8, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -85,13 +76,14 @@ def test_ids_are_int32_and_marks_are_bool():
         ([0, 2**31], 1, "ids holds 2147483648; expected token ids in"),
     ],
 )
-def test_what_makes_no_lanes_is_refused(ids: list, count: int, message: str):
+def test_wrong_ids_and_counts_are_errors(ids: list, count: int, message: str):
     with pytest.raises(ValueError, match=message):
         lanes(ids, count)
 
 
+@few
 @given(laid(), st.integers(0, 100))
-def test_rolled_lanes_hold_every_pair_once_and_cut_the_end_of_the_text_from_its_start(
+def test_rolled_lanes_hold_every_pair_once_and_go_on_where_they_are_not_reset(
     case: tuple[int, Batch], offset: int
 ):
     size, batch = case
@@ -99,17 +91,11 @@ def test_rolled_lanes_hold_every_pair_once_and_cut_the_end_of_the_text_from_its_
     assert sorted(pairs(turned)) == all_pairs(size)
     assert turned.resets[0].all()
     assert turned.resets[turned.mask & (turned.inputs == 1)].all()
-
-
-@given(laid(), st.integers(0, 100))
-def test_a_rolled_lane_goes_on_in_the_text_wherever_it_is_not_reset(
-    case: tuple[int, Batch], offset: int
-):
-    turned = rolled(case[1], offset)
     goes_on = turned.mask[1:] & ~turned.resets[1:]
     assert (turned.inputs[1:] == turned.targets[:-1])[goes_on].all()
 
 
+@few
 @given(laid(), st.integers(1, 70))
 def test_one_pass_for_evaluation_is_the_whole_batch_in_windows(
     case: tuple[int, Batch], length: int
@@ -119,9 +105,6 @@ def test_one_pass_for_evaluation_is_the_whole_batch_in_windows(
     assert same(Batch(*map(np.concatenate, zip(*windows, strict=True))), batch)
     assert all(len(window.mask) == length for window in windows[:-1])
     assert 1 <= len(windows[-1].mask) <= length
-
-
-def test_evaluation_refuses_windows_without_steps_before_it_starts():
     with pytest.raises(ValueError, match="passes: length: expected a positive integer, got 0"):
         passes(lanes(text(4), 1), 0)
 
@@ -136,6 +119,7 @@ def windowed(draw: st.DrawFn) -> tuple[int, Callable[[], Windows]]:
     return size, lambda: Windows(batch, length, windows_per_batch=per_batch, seed=seed)
 
 
+@few
 @given(windowed())
 def test_each_pass_of_windows_holds_every_pair_once(case: tuple[int, Callable[[], Windows]]):
     size, make = case
@@ -176,6 +160,7 @@ def test_equal_seeds_walk_alike_and_others_do_not():
     assert not same(one, other)
 
 
+@few
 @given(windowed(), st.integers(0, 7))
 def test_a_restored_position_goes_on_as_the_first_iterator_does(
     case: tuple[int, Callable[[], Windows]], taken: int
@@ -191,59 +176,51 @@ def test_a_restored_position_goes_on_as_the_first_iterator_does(
     assert all(same(a, b) for a, b in zip(ahead, [next(again) for _ in range(5)], strict=True))
 
 
-def test_a_position_in_another_text_is_refused():
-    state = Windows(lanes(text(50), count=2), length=5).get_state()
-    with pytest.raises(ValueError, match="state has time 25 but this one has 30"):
-        Windows(lanes(text(60), count=2), length=5).set_state(state)
+LANES = lanes(text(50), count=2)
 
 
-def test_a_position_in_another_text_of_the_same_length_is_refused():
-    state = Windows(lanes(text(50), count=2), length=5).get_state()
-    with pytest.raises(ValueError, match=r"state has checksum \d+ but this one has"):
-        Windows(lanes(text(50)[::-1], count=2), length=5).set_state(state)
+def position(batch: Batch, **changed: int) -> dict[str, int]:
+    """A position in `batch` with some values changed."""
+    return {**Windows(batch, length=5).get_state(), **changed}
 
 
-def test_a_position_with_another_number_of_lanes_is_refused():
-    state = Windows(lanes(text(50), count=4), length=5).get_state()
-    with pytest.raises(ValueError, match="state has lanes 4 but this one has 3"):
-        Windows(lanes(text(40), count=3), length=5).set_state(state)
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (position(lanes(text(60), count=2)), "state has time 30 but this one has 25"),
+        (position(lanes(text(50)[::-1], count=2)), r"state has checksum \d+ but this one has"),
+        (position(lanes(text(99), count=4)), "state has lanes 4 but this one has 2"),
+        (position(LANES, offset=7), "state has offset 7 but .* and seed it began with"),
+        (position(LANES, pass_number=-1), "expected a pass from 0 on and a position in"),
+        (position(LANES, position=25), r"expected a pass from 0 on and a position in \[0, 25\)"),
+        ({"step": 3}, r"state has the keys \['step'\]; expected \['checksum'"),
+    ],
+)
+def test_a_position_in_something_else_is_an_error(state: dict[str, int], message: str):
+    with pytest.raises(ValueError, match=message):
+        Windows(LANES, length=5).set_state(state)
 
 
-def test_a_position_of_another_seed_is_refused():
+def test_a_position_of_another_seed_is_an_error():
     batch = lanes(text(5000), count=2)
     state = Windows(batch, length=5, seed=1).get_state()
-    with pytest.raises(ValueError, match=r"state has offset .* and the seed it began with"):
+    with pytest.raises(ValueError, match=r"state has offset .* and seed it began with"):
         Windows(batch, length=5, seed=2).set_state(state)
-
-
-@pytest.mark.parametrize(("name", "value"), [("pass_number", -1), ("position", 25)])
-def test_a_position_outside_the_passes_is_refused(name: str, value: int):
-    windows = Windows(lanes(text(50), count=2), length=5)
-    with pytest.raises(ValueError, match="expected a pass from 0 on and a position in"):
-        windows.set_state({**windows.get_state(), name: value})
-
-
-def test_a_state_with_other_keys_is_refused():
-    with pytest.raises(ValueError, match=r"state has the keys \['step'\]; expected \['checksum'"):
-        Windows(lanes(text(50), count=2), length=5).set_state({"step": 3})
-
-
-def test_a_text_shorter_than_one_window_is_refused_with_both_numbers():
-    with pytest.raises(ValueError, match="length is 26 steps but a lane holds 25"):
-        Windows(lanes(text(50), count=2), length=26)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"length": 26}, "length is 26 steps but a lane holds 25"),
         ({"length": 0}, "Windows: length: expected a positive integer, got 0"),
         ({"length": 1, "windows_per_batch": 0}, "windows_per_batch: expected a positive integer"),
-        ({"length": 1, "seed": -1}, "seed: expected None or an integer of at least 0, got -1"),
+        ({"length": 1, "seed": -1}, "seed: expected an integer of at least 0, got -1"),
+        ({"length": 1, "restart": 1.0}, r"Windows: restart: expected a rate in \[0, 1\), got 1"),
     ],
 )
-def test_windows_of_nothing_are_refused(options: dict[str, int], message: str):
+def test_wrong_windows_are_errors(options: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        Windows(lanes(text(50), count=2), **options)
+        Windows(LANES, **options)
 
 
 def test_restarts_mark_their_share_of_window_beginnings_and_nothing_else():
@@ -279,5 +256,3 @@ def test_restarts_leave_the_lanes_as_they_are():
     for _ in range(40):
         next(windows)
     np.testing.assert_array_equal(batch.resets, before)
-    with pytest.raises(ValueError, match=r"Windows: restart: expected a rate in \[0, 1\), got 1"):
-        Windows(batch, length=5, restart=1.0)

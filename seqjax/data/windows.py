@@ -1,19 +1,19 @@
-"""From one row of ids to lanes that run side by side, and to the windows of truncated backpropagation.
+"""Lanes of a text that run side by side, and windows of them for truncated backpropagation.
 
 A text of N tokens has N - 1 pairs (a token, the token after it). They are laid into lanes, each a
-contiguous stretch of the text, and walked window by window; the state of a lane crosses windows.
+contiguous stretch of the text, and read window by window; the state of a lane crosses windows.
 """
 
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Int32
 
 from seqjax import checks
-from seqjax.data.ids import one_row
+from seqjax.data.text import one_row
 
 
 class Batch(NamedTuple):
@@ -31,12 +31,12 @@ class Batch(NamedTuple):
 
 
 def lanes(ids: npt.ArrayLike, count: int) -> Batch:
-    """The N - 1 pairs of `ids` in `count` contiguous lanes of T = ⌈(N - 1) / count⌉ steps.
+    """Lay the N - 1 pairs of `ids` into `count` contiguous lanes of T = ⌈(N - 1) / count⌉ steps.
 
     ids: int[tokens], N of them.
-    Lane b holds the pairs b·T … (b + 1)·T - 1; every pair occurs exactly once. What is left over at
-    the end of the last lanes is padding, with mask False. resets is True at step 0 of every lane, so
-    that a pass over the text starts from the initial state.
+    Lane b holds the pairs b·T … (b + 1)·T - 1; every pair occurs exactly once. The end of the last lanes
+    is padding, with mask False. resets is True at step 0 of every lane, so that a pass over the text
+    starts from the initial state.
 
     Raises a ValueError for fewer than 2 tokens, a count below 1, or more lanes than pairs.
 
@@ -70,11 +70,11 @@ def lanes(ids: npt.ArrayLike, count: int) -> Batch:
 
 
 def rolled(batch: Batch, offset: int) -> Batch:
-    """`batch` with its lanes cut elsewhere: lane 0 starts `offset` steps further in the text.
+    """Cut the lanes of `batch` elsewhere: lane 0 starts `offset` steps further in the text.
 
-    The lanes, end to end and padding included, are one ring, and the ring is turned: every pair is
-    still there exactly once. Marks of resets turn with their steps, so the start of the text stays
-    cut off from its end, and step 0 of every lane gets a mark of its own.
+    The lanes, end to end and padding included, are a ring that is turned, so every pair still occurs
+    exactly once. Resets turn with their steps, so the start of the text stays separated from its end,
+    and step 0 of every lane gets a reset.
     """
     time, count = batch.mask.shape
     turned = (np.roll(field.T.reshape(-1), -offset).reshape(count, time).T for field in batch)
@@ -84,7 +84,7 @@ def rolled(batch: Batch, offset: int) -> Batch:
 
 
 def passes(batch: Batch, length: int) -> Iterator[Batch]:
-    """One pass, for evaluation: windows of `length` steps, the last one shorter where it must be.
+    """Make one pass, for evaluation, in windows of `length` steps; the last may be shorter.
 
     Raises a ValueError for a length below 1.
 
@@ -96,24 +96,40 @@ def passes(batch: Batch, length: int) -> Iterator[Batch]:
     return (_between(batch, start, start + length) for start in range(0, len(batch.mask), length))
 
 
+def check_state(name: str, state: Mapping[str, Any], here: Mapping[str, Any], fixed: str) -> None:
+    """Validate a saved position: the keys of `here`, and its values at the names in `fixed`."""
+    if set(state) != set(here):
+        raise ValueError(
+            f"{name}: state has the keys {sorted(state)}; expected {sorted(here)}, "
+            "as get_state returns them"
+        )
+    for key in fixed.split():
+        if state[key] != here[key]:
+            raise ValueError(
+                f"{name}: state has {key} {state[key]} but this one has {here[key]}; resume with the "
+                "data, sizes and seed it began with, or begin another run"
+            )
+
+
 class Windows:
-    """Pass after pass over a batch without end, `length · windows_per_batch` steps at a time.
+    """Read a batch pass after pass without end, `length · windows_per_batch` steps at a time.
 
-    batch: as `lanes` gives it.
-    length: the steps of one window, through which gradients flow.
-    windows_per_batch: whole windows that one training step takes.
-    seed: None walks every pass alike. An integer turns the text before each pass by an offset drawn
-        from (seed, pass), so that lanes and windows begin elsewhere in every pass (see `rolled`).
-    restart: the share of lanes that begin a window afresh, with a mark in resets, drawn anew for each
-        window. A state that is carried for ever is never the initial one, and a model that is not
-        trained from there can be lost there; a small share (0.05) teaches it to begin.
+    Args:
+        batch: as `lanes` returns it.
+        length: the steps of one window, through which gradients flow.
+        windows_per_batch: the windows of one training step.
+        seed: None makes every pass alike. An integer turns the text before each pass by an offset drawn
+            from (seed, pass), so that lanes and windows begin elsewhere in every pass (see `rolled`).
+        restart: the share of lanes that begin a window with a reset, drawn for each window. A state that
+            is always carried is never the initial one, and a model may fail to start from it; a small
+            share (0.05) trains it to.
 
-    Yields a `Batch` of length · windows_per_batch steps; the last of a pass is as short as what is
-    left. Nothing is dropped and no batch holds steps of two passes. The position is plain data:
-    `get_state` gives it as integers that JSON can hold, `set_state` goes there.
+    Yields a `Batch` of length · windows_per_batch steps; the last of a pass holds the rest. Nothing is
+    dropped and no batch holds steps of two passes. The position is plain data: `get_state` returns it as
+    integers for JSON, `set_state` goes there.
 
-    Raises a ValueError for a length or windows_per_batch below 1, for a batch shorter than one
-    window, and for a seed that is no non-negative integer, and for a restart outside [0, 1).
+    Raises a ValueError for a length or windows_per_batch below 1, a batch shorter than one window, a
+    negative seed, and a restart outside [0, 1).
 
     >>> windows = Windows(lanes(range(8), count=1), length=3)
     >>> [next(windows).inputs[:, 0].tolist() for _ in range(4)]
@@ -131,37 +147,31 @@ class Windows:
         seed: int | None = None,
         restart: float = 0.0,
     ) -> None:
-        """Stand before the first batch of pass 0."""
+        """Start before the first batch of pass 0."""
         _check_batch("Windows", batch)
         checks.positive("Windows: length", length)
         checks.positive("Windows: windows_per_batch", windows_per_batch)
         checks.fraction("Windows: restart", restart)
-        if seed is not None and (isinstance(seed, bool) or seed < 0):
-            raise ValueError(
-                f"Windows: seed: expected None or an integer of at least 0, got {seed!r}"
-            )
+        if seed is not None:
+            checks.size("Windows: seed", seed)
         if length > len(batch.mask):
             raise ValueError(
                 f"Windows: length is {length} steps but a lane holds {len(batch.mask)}; "
                 "expected at least one window a lane: "
                 "ask for shorter windows or fewer lanes, or give more text"
             )
-        self._batch = batch
+        self._batch, self._seed, self._restart = batch, seed, restart
         self._length, self._stride = length, length * windows_per_batch
-        self._restart = restart
-        self._seed = seed
-        self._pass_number = 0
-        self._position = 0
-        self._laid = self._lay()
+        self._go_to(0, 0)
 
     @property
     def pass_number(self) -> int:
-        """Passes that are finished; the number of the pass that the next batch belongs to."""
+        """The number of finished passes, which is that of the pass of the next batch."""
         return self._pass_number
 
     @property
     def steps_per_pass(self) -> int:
-        """Batches in one pass, the shorter last one included."""
+        """The number of batches in one pass, the shorter last one included."""
         return -(-len(self._batch.mask) // self._stride)
 
     def __iter__(self) -> "Windows":
@@ -173,53 +183,52 @@ class Windows:
         if stop < len(self._batch.mask):
             self._position = stop
         else:
-            self._pass_number, self._position = self._pass_number + 1, 0
-            self._laid = self._lay()
+            self._go_to(self._pass_number + 1, 0)
         return window
 
     def get_state(self) -> dict[str, int]:
-        """The position (in passes, and in steps of the pass), and what it is a position in."""
-        time, count = self._batch.mask.shape
-        return {
-            "pass_number": self._pass_number,
-            "position": self._position,
-            "time": time,
-            "lanes": count,
-            "offset": self._offset(self._pass_number),
-            "checksum": zlib.crc32(self._batch.targets.tobytes()),
-        }
+        """Return the position (in passes, and in steps of the pass), and the data it belongs to."""
+        return self._state(self._pass_number, self._position)
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go to a position that `get_state` gave, here or in an equal `Windows` elsewhere.
+        """Go to a position that `get_state` returned, here or in equal `Windows` elsewhere.
 
-        Raises a ValueError for a state of another text, of another number of lanes or of another
-        seed: going on from there would skip some pairs and repeat others.
+        Raises a ValueError for a state of another text, number of lanes or seed, from which some pairs
+        would be skipped and others repeated.
         """
-        here = self.get_state()
-        if set(state) != set(here):
-            raise ValueError(
-                f"Windows.set_state: state has the keys {sorted(state)}; expected {sorted(here)}, "
-                "as get_state gives them"
-            )
         state = {name: int(value) for name, value in state.items()}
-        here["offset"] = self._offset(state["pass_number"])
-        for name in ("time", "lanes", "offset", "checksum"):
-            if state[name] != here[name]:
-                raise ValueError(
-                    f"Windows.set_state: state has {name} {state[name]} but this one has "
-                    f"{here[name]}; resume with the text, the number of lanes and the seed it began "
-                    "with, or begin another run"
-                )
+        here = self._state(max(state.get("pass_number", 0), 0), self._position)
+        check_state("Windows.set_state", state, here, "time lanes checksum offset")
         if state["pass_number"] < 0 or not 0 <= state["position"] < here["time"]:
             raise ValueError(
                 f"Windows.set_state: state is at pass {state['pass_number']}, position "
                 f"{state['position']}; expected a pass from 0 on and a position in [0, {here['time']})"
             )
-        self._pass_number, self._position = state["pass_number"], state["position"]
-        self._laid = self._lay()
+        self._go_to(state["pass_number"], state["position"])
+
+    def _state(self, pass_number: int, position: int) -> dict[str, int]:
+        time, count = self._batch.mask.shape
+        return {
+            "pass_number": pass_number,
+            "position": position,
+            "time": time,
+            "lanes": count,
+            "offset": self._offset(pass_number),
+            "checksum": zlib.crc32(self._batch.targets.tobytes()),
+        }
+
+    def _go_to(self, pass_number: int, position: int) -> None:
+        self._pass_number, self._position = pass_number, position
+        offset = self._offset(pass_number)
+        self._laid = rolled(self._batch, offset) if offset else self._batch
+
+    def _offset(self, pass_number: int) -> int:
+        if self._seed is None:
+            return 0
+        return int(np.random.default_rng((self._seed, pass_number)).integers(self._batch.mask.size))
 
     def _with_restarts(self, window: Batch) -> Batch:
-        """The window with marks drawn from where it is, so that a resumed run draws them again."""
+        """Add resets drawn from the position, so that a resumed run draws the same ones."""
         if self._restart == 0:
             return window
         draw = np.random.default_rng((self._seed or 0, self._pass_number, self._position))
@@ -227,15 +236,6 @@ class Windows:
         first_steps = resets[:: self._length]
         first_steps |= draw.random(first_steps.shape) < self._restart
         return window._replace(resets=resets)
-
-    def _offset(self, pass_number: int) -> int:
-        if self._seed is None:
-            return 0
-        return int(np.random.default_rng((self._seed, pass_number)).integers(self._batch.mask.size))
-
-    def _lay(self) -> Batch:
-        offset = self._offset(self._pass_number)
-        return rolled(self._batch, offset) if offset else self._batch
 
 
 def _between(batch: Batch, start: int, stop: int) -> Batch:
@@ -246,5 +246,5 @@ def _check_batch(name: str, batch: Batch) -> None:
     if not isinstance(batch, Batch):
         raise ValueError(
             f"{name}: batch is a {type(batch).__name__}; expected a Batch, "
-            "as seqjax.data.lanes(ids, count) gives it"
+            "as seqjax.data.lanes(ids, count) returns it"
         )
