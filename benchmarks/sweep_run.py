@@ -128,12 +128,10 @@ def together(build: Build, members: int, across: Any) -> Advance:
         evaluate=None,
         across=across,
     )
-    state = group.begin()
+    group.begin()
 
     def advance(batch: Any) -> np.ndarray:
-        nonlocal state
-        state, sums = group.update(state, batch)
-        total, count = sums["error"]
+        total, count = group.update(batch)["error"]
         return total / count
 
     return advance

@@ -33,6 +33,7 @@ class Members:
     """Settings that differ in numbers alone, and the programs that train them together.
 
     indices: which of all settings these are. fixed: the values that all share.
+    state: the states of all, after `begin`; a leading axis in every leaf.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Members:
         across: Across,
     ) -> None:
         """Nothing is compiled before it is called."""
+        self.state: Any = None
         own = [settings[index] for index in indices]
         self.indices = np.asarray(indices)
         self.fixed = {name: own[0][name] for name in fixed}
@@ -63,26 +65,26 @@ class Members:
         self._update = jax.jit(over(self._update_one, shared=1), donate_argnums=1)
         self._scores = jax.jit(over(self._evaluate_one, shared=0))
 
-    def begin(self) -> TrainState:
-        """The state of all members before the first step; a leading axis in every leaf."""
-        return self._init(self._numbers)
+    def begin(self) -> None:
+        """Draw the states before the first step."""
+        self.state = self._init(self._numbers)
 
-    def update(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, np.ndarray]]:
+    def update(self, batch: Any) -> dict[str, np.ndarray]:
         """One step of each on the same batch; total and count of its metrics, [2, members]."""
-        state, metrics = self._update(self._numbers, state, batch)
+        self.state, metrics = self._update(self._numbers, self.state, batch)
         sums = jax.device_get(metrics)  # waits: at most one program is ever in flight
-        return state, {name: np.stack([*map(self._summed, mean)]) for name, mean in sums.items()}
+        return {name: np.stack([*map(self._summed, mean)]) for name, mean in sums.items()}
 
-    def evaluate(self, state: TrainState) -> dict[str, np.ndarray]:
+    def evaluate(self) -> dict[str, np.ndarray]:
         """The scalars of each member, [members], in the order in which `evaluate` returns them."""
         if self._evaluate is None:
             return {}
-        found = jax.device_get(self._scores(self._numbers, state.params))
+        found = jax.device_get(self._scores(self._numbers, self.state.params))
         return {name: self._summed(found[name]) for name in self._names}
 
-    def statistics(self, state: TrainState) -> dict[str, np.ndarray]:
+    def statistics(self) -> dict[str, np.ndarray]:
         """What the optimizer of each records by `sj.optim.statistics`, [members]."""
-        return {name: self._summed(value) for name, value in recorded(state.opt_state).items()}
+        return {name: self._summed(value) for name, value in recorded(self.state.opt_state).items()}
 
     def _summed(self, values: Any) -> np.ndarray:
         """[members] in float64, over the updates of a step where there are several."""

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,39 +42,31 @@ def sweep(
 ) -> SweepResult:
     """Train under many hyperparameters at once, all on the same batches: `fit` for each of `settings`.
 
-    Args:
-      build: from a setting (hyperparameters by name) what `fit` takes: `(loss, optimizer, state)`, with
+    build: from a setting (hyperparameters by name) what `fit` takes: `(loss, optimizer, state)`, with
         `state = TrainState.create(params, optimizer, key, carry)`. It is traced: numbers come as
         arrays, so a learning rate, a threshold, a weight decay, a scale of initial values and a seed
         may vary within one compiled program.
-      settings: `sj.training.grid(learning_rate=[...], seed=range(3))`, or any list of dicts with the
-        same names.
-      batches: as for `fit`.
-      steps: as for `fit`.
-      static: the names of numbers that `build` needs as they are, since they enter a shape or a field
-        of a cell: a width, a depth, a rate of dropout. What is not a number is always static. Settings
+    settings: `sj.training.grid(learning_rate=[...], seed=range(3))`, or any dicts with the same names.
+    static: the names of numbers that `build` needs as they are, since they enter a shape or a field of
+        a cell: a width, a depth, a rate of dropout. What is not a number is always static. Settings
         that differ in these have a program each; all of them go through the data together.
-      method: as for `fit`.
-      evaluate: `evaluate(setting, params)` returns scalars by name. It is traced too.
-      evaluate_every: as for `fit`.
-      score: the record that ranks the settings, the smallest first: "valid/…" of `evaluate`, or
-        "train/…" of the loss. None takes "valid/loss", else the first of `evaluate`, else
-        "train/loss", the mean since the last line of the log.
-      across: how one program holds its members. "map": one after another; "vmap": side by side in
-        every operation. "auto" is "map" on a CPU, where many small matmuls at once are slower than one
-        by one, and "vmap" elsewhere. Where JAX has several devices each trains its share of the
-        members; on a CPU `sj.training.use_cores()` makes one of each core.
-      log_every: as for `fit`.
-      directory: where checkpoints of all of them, `log.jsonl`, `curves.png`, `table.txt`, `sweep.png`
-        and the best training (`Checkpoints(directory / "best")`) go. The same call goes on from there.
-      display: as for `fit`.
+    evaluate: `evaluate(setting, params)` returns scalars by name. It is traced too.
+    score: the record that ranks the settings, the smallest first: "valid/…" of `evaluate`, or "train/…"
+        of the loss. None takes "valid/loss", else the first of `evaluate`, else "train/loss", the mean
+        since the last line of the log.
+    across: how one program holds its members. "map": one after another; "vmap": side by side in every
+        operation. "auto" is "map" on a CPU, where many small matmuls at once are slower than one by
+        one, and "vmap" elsewhere. Where JAX has several devices each trains its share of the members;
+        on a CPU `sj.training.use_cores()` makes one of each core.
+    directory: where checkpoints of all of them, `log.jsonl`, `curves.png`, `table.txt`, `sweep.png` and
+        the best training (`Checkpoints(directory / "best")`) go. The same call goes on from there.
+    batches, steps, method, evaluate_every, log_every, display: as for `fit`.
 
     A training that diverges leaves the others as they are. Ctrl-C ends the step in flight, saves, and
     returns with `interrupted`.
 
-    Raises:
-      ValueError: no settings, or some with other names than the first; a number that `build` cannot
-        take as an array; a directory of a sweep over other settings; and as `fit` does.
+    Raises a ValueError for no settings, or some with other names than the first; for a number that
+    `build` cannot take as an array; for a directory of a sweep over other settings; and as `fit` does.
 
     >>> import jax, jax.numpy as jnp, optax, seqjax as sj
     >>> def build(setting):
@@ -121,7 +113,8 @@ def sweep(
     run.begin(groups)
     run.train(f"{len(settings)} trainings, {len(groups)} to compile")
     ranked_by = default_score(log.records) if score is None else score
-    result = SweepResult(tuple(settings), log.records, ranked_by, run.step < steps, run.parts())
+    parts = tuple((group.indices, group.state) for group in groups)
+    result = SweepResult(tuple(settings), log.records, ranked_by, run.step < steps, parts)
     if directory is not None:
         keep(Path(directory), result)
     return result
@@ -133,35 +126,29 @@ class SweepRun(Run):
     def begin(self, groups: Sequence[Members]) -> None:
         """Start all trainings, or go on with those of the newest checkpoint."""
         self._groups = groups
-        self._states = [group.begin() for group in groups]
-        self._states = list(self.resume(self.state).params)
+        for group in groups:
+            group.begin()
+        for group, state in zip(groups, self.resume(self.state).params, strict=True):
+            group.state = state
 
     @property
     def state(self) -> TrainState:
         """All states as one that a checkpoint takes."""
-        step = jnp.asarray(self.step, jnp.int32)
-        return TrainState(tuple(self._states), (), (), step, jax.random.key(0))
-
-    def parts(self) -> tuple[tuple[np.ndarray, TrainState], ...]:
-        """The states of each group, with the indices of its settings."""
-        return tuple((group.indices, state) for group, state in self._pairs())
+        states, step = (
+            tuple(group.state for group in self._groups),
+            jnp.asarray(self.step, jnp.int32),
+        )
+        return TrainState(states, (), (), step, jax.random.key(0))
 
     def statistics(self) -> Record:
         """The statistics of all optimizers, a list for each name."""
-        return self._of_all([group.statistics(state) for group, state in self._pairs()])
+        return self._of_all([group.statistics() for group in self._groups])
 
     def _advance(self, batch: Any) -> Totals:
-        found = []
-        for i, (group, state) in enumerate(self._pairs()):
-            self._states[i], sums = group.update(state, batch)
-            found.append(sums)
-        return Totals(self._of_all(found, 0.0))
+        return Totals(self._of_all([group.update(batch) for group in self._groups], 0.0))
 
     def _evaluate(self) -> Record:
-        return self._of_all([group.evaluate(state) for group, state in self._pairs()])
-
-    def _pairs(self) -> Iterator[tuple[Members, TrainState]]:
-        return zip(self._groups, self._states, strict=True)
+        return self._of_all([group.evaluate() for group in self._groups])
 
     def _of_all(self, found: Sequence[dict[str, np.ndarray]], missing: float = np.nan) -> Record:
         """[..., settings] from the [..., members] of each group; `missing` where one has no value."""
