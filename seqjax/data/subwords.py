@@ -5,13 +5,13 @@ import functools
 import importlib
 import io
 import json
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Int32
 
-from seqjax.data.tokenizers import Stream, Tokenizer, Utf8Stream, encoded
+from seqjax.data.tokenizers import Utf8Tokenizer, encoded
 
 LEAST_FREQUENCY = 2  # a merge that training saw once saves nothing
 BLOCK = 4096  # lines encoded at once: the package makes an object for each line and each token
@@ -29,7 +29,7 @@ def byte_symbols() -> dict[str, int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class BPETokenizer(Tokenizer):
+class BPETokenizer(Utf8Tokenizer):
     """Tokens 0 … 255 are single bytes of UTF-8; each other token joins two earlier ones.
 
     `merges` are the pairs that are joined, in order, spelled with `byte_symbols`. Text is first cut as
@@ -86,11 +86,6 @@ class BPETokenizer(Tokenizer):
         merges = json.loads(tokenizer.to_str())["model"]["merges"]
         return cls(tuple((left, right) for left, right in merges))
 
-    @property
-    def size(self) -> int:
-        """256, and one for each distinct result of a merge."""
-        return len(self._pieces)
-
     def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
         """Return the ids of `text`."""
         lines = _lines("BPETokenizer.encode", text)
@@ -101,16 +96,6 @@ class BPETokenizer(Tokenizer):
             blocks.extend(np.array(line.ids, np.int32) for line in found)
         return np.concatenate(blocks)
 
-    def decode(self, ids: npt.ArrayLike) -> str:
-        """Return the text of `ids`, int[tokens]."""
-        raw = b"".join(self._pieces[i] for i in self.known(ids).tolist())
-        return raw.decode("utf-8", errors="replace")
-
-    def stream(self) -> Stream:
-        """Return a decoder that takes one id at a time; a character appears with its last byte."""
-        # The package's DecodeStream has no end, so it loses an incomplete last character.
-        return Utf8Stream(self, self._pieces)
-
     @functools.cached_property
     def _tokens(self) -> list[str]:
         """The vocabulary in the order of ids; two merges with the same result are one token."""
@@ -118,7 +103,8 @@ class BPETokenizer(Tokenizer):
         return list(dict.fromkeys([*sorted(byte_symbols()), *joined]))
 
     @functools.cached_property
-    def _pieces(self) -> tuple[bytes, ...]:
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of each token."""
         byte_of = byte_symbols()
         return tuple(bytes(byte_of[symbol] for symbol in token) for token in self._tokens)
 

@@ -51,7 +51,8 @@ class Tokenizer(abc.ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         """Register the class under its `kind`, for `load_tokenizer`."""
         super().__init_subclass__(**options)
-        Tokenizer.kinds[cls.kind] = cls
+        if "kind" in vars(cls):
+            Tokenizer.kinds[cls.kind] = cls
 
     @property
     @abc.abstractmethod
@@ -108,18 +109,44 @@ def encoded(name: str, text: str, encoding: str = "utf-8") -> bytes:
         ) from None
 
 
-class Utf8Stream(Stream):
-    """Decode tokens of UTF-8 bytes, any number each; a character appears with its last byte."""
+class Utf8Tokenizer(Tokenizer):
+    """The contract of a tokenizer whose tokens are bytes of UTF-8, any number each.
 
-    def __init__(self, tokenizer: Tokenizer, pieces: Sequence[bytes]) -> None:
-        """Start before the first token; `pieces[i]` are the bytes of token i of `tokenizer`."""
-        self._tokenizer, self._pieces = tokenizer, pieces
+    Invalid UTF-8, as a model may generate it, decodes to U+FFFD (�), the replacement character.
+    """
+
+    @functools.cached_property
+    @abc.abstractmethod
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of each token."""
+
+    @property
+    def size(self) -> int:
+        """The number of tokens in the vocabulary."""
+        return len(self.pieces)
+
+    def decode(self, ids: npt.ArrayLike) -> str:
+        """Return the text of `ids`, int[tokens]. Raises a ValueError for an id outside [0, size)."""
+        raw = b"".join(self.pieces[i] for i in self.known(ids).tolist())
+        return raw.decode("utf-8", errors="replace")
+
+    def stream(self) -> Stream:
+        """Return a decoder that takes one id at a time; a character appears with its last byte."""
+        return Utf8Stream(self)
+
+
+class Utf8Stream(Stream):
+    """Decode tokens of UTF-8 bytes; a character appears with its last byte."""
+
+    def __init__(self, tokenizer: Utf8Tokenizer) -> None:
+        """Start before the first token."""
+        self._tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def __call__(self, token: int) -> str:
         """Return the characters that end in `token`."""
         (token,) = self._tokenizer.known([token])
-        return self._decoder.decode(self._pieces[token])
+        return self._decoder.decode(self._tokenizer.pieces[token])
 
     def end(self) -> str:
         """Return U+FFFD if the last character is incomplete."""
@@ -127,7 +154,7 @@ class Utf8Stream(Stream):
 
 
 @dataclasses.dataclass(frozen=True)
-class CharTokenizer(Tokenizer):
+class CharTokenizer(Utf8Tokenizer):
     """Token i is characters[i], a character (code point) of the training text.
 
     `characters` are distinct and ascending. `decode(encode(text))` is `text`. A character that was not
@@ -154,12 +181,8 @@ class CharTokenizer(Tokenizer):
     @classmethod
     def train(cls, text: str) -> "CharTokenizer":
         """Make a token for each distinct character of `text`, which must not be empty."""
-        return cls(_text(np.unique(_code_points("CharTokenizer.train", text))))
-
-    @property
-    def size(self) -> int:
-        """The number of distinct characters."""
-        return len(self.characters)
+        encoded("CharTokenizer.train", text)
+        return cls("".join(sorted(set(text))))
 
     def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
         """Return one id per character. Raises a ValueError for a character not seen in training."""
@@ -176,13 +199,10 @@ class CharTokenizer(Tokenizer):
             )
         return ids.astype(np.int32)
 
-    def decode(self, ids: npt.ArrayLike) -> str:
-        """Return the characters of `ids`, int[tokens]."""
-        return _text(self._points[self.known(ids)])
-
-    def stream(self) -> Stream:
-        """Return a decoder that takes one id at a time; every id completes its character."""
-        return Utf8Stream(self, [character.encode() for character in self.characters])
+    @functools.cached_property
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of each character."""
+        return [character.encode() for character in self.characters]
 
     @functools.cached_property
     def _points(self) -> UInt32[np.ndarray, " size"]:
@@ -193,15 +213,9 @@ def _code_points(name: str, text: str) -> UInt32[np.ndarray, " characters"]:
     return np.frombuffer(encoded(name, text, ENCODING), POINT)
 
 
-def _text(points: UInt32[np.ndarray, " characters"]) -> str:
-    return points.tobytes().decode(ENCODING)
-
-
 @dataclasses.dataclass(frozen=True)
-class ByteTokenizer(Tokenizer):
+class ByteTokenizer(Utf8Tokenizer):
     """Token i is the byte i of UTF-8; `decode(encode(text))` is `text`.
-
-    Invalid UTF-8, as a model may generate it, decodes to U+FFFD (�), the replacement character.
 
     >>> tokenizer = ByteTokenizer()
     >>> tokenizer.size, tokenizer.encode("né").tolist(), tokenizer.decode([110, 195])
@@ -210,23 +224,15 @@ class ByteTokenizer(Tokenizer):
 
     kind: ClassVar[str] = "bytes"
 
-    @property
-    def size(self) -> int:
-        """256."""
-        return 256
+    @functools.cached_property
+    def pieces(self) -> Sequence[bytes]:
+        """The 256 bytes."""
+        return [bytes([byte]) for byte in range(256)]
 
     def encode(self, text: str | bytes) -> Int32[np.ndarray, " tokens"]:
         """Return the ids of `text` in UTF-8, or of raw bytes, as `read_bytes` returns them."""
         raw = encoded("ByteTokenizer.encode", text) if isinstance(text, str) else text
         return np.frombuffer(raw, np.uint8).astype(np.int32)
-
-    def decode(self, ids: npt.ArrayLike) -> str:
-        """Return the text of `ids`, int[tokens]."""
-        return self.known(ids).astype(np.uint8).tobytes().decode("utf-8", errors="replace")
-
-    def stream(self) -> Stream:
-        """Return a decoder that takes one byte at a time; a character appears with its last byte."""
-        return Utf8Stream(self, [bytes([byte]) for byte in range(256)])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Arrays in the idx format, images with labels, and MNIST."""
 
 import gzip
-import re
 import struct
 from pathlib import Path
 
@@ -143,40 +142,38 @@ def test_mnist_is_what_to_train_on_and_then_what_to_test_on(packed, write_mnist)
     assert (grey.dtype, others.dtype, digits.dtype) == (np.float32, np.float32, np.int32)
 
 
+NO_IMAGE = {
+    "train_images_idx3": idx(0x08, (0, 28, 28), b""),
+    "train_labels_idx1": idx(0x08, (0,), b""),
+}
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         (
-            {
-                "train_images_idx3": idx(0x08, (0, 28, 28), b""),
-                "train_labels_idx1": idx(0x08, (0,), b""),
-            },
-            "{0}/train-images-idx3-ubyte{1} holds 0 images of 28 × 28; expected at least one, with "
-            "pixels in it",
+            NO_IMAGE,
+            "train-images-idx3-ubyte{} holds 0 images of 28 × 28; expected at least one, with",
         ),
         (
             {"t10k_images_idx3": idx(0x08, (2, 0, 28), b"")},
-            "{0}/t10k-images-idx3-ubyte{1} holds 2 images of 0 × 28; expected at least one, with "
-            "pixels in it",
+            "t10k-images-idx3-ubyte{} holds 2 images of 0 × 28; expected at least one, with pixels",
         ),
         (
             {"t10k_images_idx3": idx(0x08, (2, 2, 1), bytes(4))},
-            "{0}/train-images-idx3-ubyte{1} holds images of 1 × 2 but {0}/t10k-images-idx3-ubyte{1} "
-            "of 2 × 1; expected one size",
+            "train-images-idx3-ubyte{0} holds images of 1 × 2 but .*t10k-images-idx3-ubyte{0} of 2 × 1;",
         ),
         (
             {"t10k_labels_idx1": idx(0x08, (2,), bytes([1, 10]))},
-            "{0}/t10k-labels-idx1-ubyte{1}, label 2: expected from 0 to 9, got 10",
+            "/t10k-labels-idx1-ubyte{}, label 2: expected from 0 to 9, got 10$",
         ),
     ],
     ids=["no image", "no pixel", "sizes", "label"],
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_parts_of_mnist_that_do_not_match_are_errors(packed, changed, message, write_mnist):
-    folder = write_mnist(packed, **changed)
-    expected = message.format(folder, ".gz" * packed)
-    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
-        read_mnist(folder)
+    with pytest.raises(ValueError, match=message.format("[.]gz" * packed)):
+        read_mnist(write_mnist(packed, **changed))
 
 
 def test_a_file_of_mnist_that_is_not_there_is_named(write_mnist):

@@ -127,6 +127,6 @@ def test_another_key_gives_another_batch_and_the_same_key_the_same(task):
         (lambda key: parity(key, 5, -1), "parity: batch: expected a positive int"),
     ],
 )
-def test_sizes_that_make_no_task_are_refused(key, call, message):
+def test_sizes_that_are_too_small_are_errors(key, call, message):
     with pytest.raises(ValueError, match=message):
         call(key)
