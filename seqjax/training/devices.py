@@ -125,12 +125,10 @@ def check_sizes(sizes: dict[str, tuple[tuple[int, ...], int]], devices: int) -> 
     found = {}
     for name, (shape, axis) in sizes.items():
         if axis >= len(shape):
-            what = (
-                "expected [batch, ...], as the state of a cell has it"
-                if name.startswith("carry")
-                else "expected an array that has it, or batch_axes with None there"
+            raise ValueError(
+                f"sharded: {name} has shape {shape} and no axis {axis}; expected [batch, ...] in the "
+                "carry, and in the batch an array that has it, or batch_axes with None there"
             )
-            raise ValueError(f"sharded: {name} has shape {shape} and no axis {axis}; {what}")
         found[name] = shape[axis]
     if not found:
         raise ValueError(

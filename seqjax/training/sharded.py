@@ -210,17 +210,12 @@ def counted(
     own: dict[str, Array], whole: dict[str, Array], weight: str | None, dtype: Any
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """n_i and Σ_j n_j, by the metric that is named or else by the one that counts most."""
-    numbers = [name for name, count in own.items() if not count.shape]
-    if weight is not None and weight not in numbers:
+    numbers = sorted(name for name, count in own.items() if not count.shape)
+    if not numbers or weight not in (None, *numbers):
         raise ValueError(
-            f"sharded: weight is {weight!r}; expected the name of a metric of the loss with one count, "
-            f"one of {sorted(numbers)}"
-        )
-    if not numbers:
-        raise ValueError(
-            "sharded: the loss reports no metric with one count, so how much each device's part of the "
-            "batch counts is unknown, and a mean of their means would be wrong for unequal numbers of "
-            'valid tokens; expected one, such as {"loss": sj.losses.mean_over(values, mask)}'
+            f"sharded: weight is {weight!r}, and the loss reports one count for {numbers}; expected one "
+            'such metric, as {"loss": sj.losses.mean_over(values, mask)}, or its name: a mean of the '
+            "means of all devices would be wrong for unequal numbers of valid tokens"
         )
     names = numbers if weight is None else [weight]
     n, of = (jnp.stack([counts[name].astype(dtype) for name in names]) for counts in (own, whole))
