@@ -30,7 +30,7 @@ def language_model():
     double: Any = {
         "param_dtype": jnp.float64 if jax.config.values["jax_enable_x64"] else jnp.float32
     }
-    model = sj.models.LanguageModel(5, sj.GRU(3, **double), 2, **double)
+    model = sj.models.LanguageModel(5, sj.Elman(3, **double), 2, **double)
     return model, model.init(jax.random.key(0))
 
 

@@ -22,8 +22,8 @@ QUIET: Any = {"display": False}
 
 
 def build(setting):
-    """A GRU that is to give back the sum of its inputs; with dropout, so that keys matter."""
-    cell = sj.Dropout(sj.GRU(setting.get("features", 4)), rate=0.2)
+    """A network that is to give back the sum of its inputs; with dropout, so that keys matter."""
+    cell = sj.Dropout(sj.Elman(setting.get("features", 4)), rate=0.2)
 
     def loss(params, carry, batch, key):
         carry, ys = sj.unroll(cell, params, batch[:, None], carry, key=key)
