@@ -42,6 +42,12 @@ def finite_positive(name: str, value: float) -> None:
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
+def not_negative(name: str, value: float) -> None:
+    """`value` is a finite number of at least 0."""
+    if not is_number(value) or not 0 <= value < math.inf:
+        raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
+
+
 def finite(name: str, value: float) -> None:
     """`value` is a finite number."""
     if not is_number(value) or not math.isfinite(value):
