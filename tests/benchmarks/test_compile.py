@@ -72,6 +72,7 @@ def test_ours_is_the_gradient_of_the_mean_square_through_all_layers(cell, depth)
         np.testing.assert_allclose(came, right, rtol=0, atol=3e-6 * np.abs(right).max())
 
 
+@pytest.mark.full
 @pytest.mark.peer
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize(("name", "cell"), PEERS_AND_CELLS)

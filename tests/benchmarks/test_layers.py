@@ -78,6 +78,7 @@ def assert_same(came: list[np.ndarray], expected: list[np.ndarray]) -> None:
         np.testing.assert_allclose(theirs, mine, rtol=0, atol=3e-6 * np.abs(mine).max())
 
 
+@pytest.mark.full
 @pytest.mark.peer
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize(("name", "cell"), CONTESTANTS)
@@ -272,6 +273,7 @@ def test_peers_that_are_not_installed_are_named(tmp_path, monkeypatch, capsys):
     assert set(case["contestants"]) == set(ours.WAYS)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("quick", "standard_promotion")
 def test_with_the_batch_divided_among_cores_the_same_is_computed_and_set_beside_its_like(tmp_path):
     count = describe_machine()["cores_usable"]

@@ -69,6 +69,7 @@ def keep(results: dict, into: Path) -> Path:
     return file
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("standard_promotion", "quick_compilation")
 @pytest.mark.parametrize("task", ["copy", "parity"])  # adding: from end to end, below
 def test_a_tiny_training_gives_its_numbers(task):
@@ -215,6 +216,7 @@ def test_the_next_learning_rate_is_tried_only_where_the_last_one_failed(tmp_path
     assert [(run.cell, run.learning_rate) for run in asked] == expected
 
 
+@pytest.mark.full
 def test_all_cells_tasks_and_lengths_are_asked_for_and_short_ones_come_first(tmp_path, monkeypatch):
     asked = pretend(monkeypatch, lambda run: True)
     long_memory.main(["--into", str(tmp_path)])
@@ -343,6 +345,7 @@ def test_every_cell_of_the_table_takes_the_embedding_and_feeds_the_head(name):
     assert ys.shape == (25, 3, params.head.shape[0])
 
 
+@pytest.mark.full
 def test_a_training_runs_in_a_process_of_its_own(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     recipe = Recipe(features=2, batch=1, updates=1, evaluate_every=1, tested=1)

@@ -111,6 +111,7 @@ def assert_same(one: Any, other: Any, rtol: float = 1e-4) -> None:
 pytestmark = pytest.mark.usefixtures("standard_promotion", "quick_compilation")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("cell", "task"),
     # One loss at the end, or one at each step; one kernel of the inputs, or three.
@@ -125,6 +126,7 @@ def test_rtrl_gives_the_gradient_of_bptt_embedding_and_head_included(cell, task)
     assert_same(*both(params, batch))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("task", ["adding", "parity"])  # targets at the end, or at each step
 def test_windows_whose_targets_count_differently_add_up_to_the_whole_loss(task):
     cell = sj.GRU(4)
@@ -145,6 +147,7 @@ def test_windows_whose_targets_count_differently_add_up_to_the_whole_loss(task):
     assert float(cosine(short, whole)) < 1 - 1e-4
 
 
+@pytest.mark.full
 def test_uoro_draws_its_noise_from_the_key_and_has_the_right_gradient_in_the_mean():
     cell, task = sj.Elman(4), TASKS["parity"]
     params, batch = problem(cell, "parity", 5)
@@ -171,6 +174,7 @@ def test_the_cosine_leaves_out_the_head():
 
 
 # RTRL: from end to end, below. BPTT: beside the training of the cells themselves.
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("method", "cell", "task", "length"),
     [
@@ -191,6 +195,7 @@ def test_a_tiny_training_by_each_family_of_methods_gives_its_numbers(method, cel
     assert before != after
 
 
+@pytest.mark.full
 def test_bptt_here_is_the_training_of_the_cells_themselves():
     here = long_memory_methods_run.train(
         MethodRun("Elman (tanh)", "adding", 4, 0, 1e-3, "BPTT"), TINY
@@ -274,6 +279,7 @@ def test_a_tiny_benchmark_from_end_to_end(tmp_path, monkeypatch, capsys):
         assert private not in text + page
 
 
+@pytest.mark.full
 def test_a_training_runs_in_a_process_of_its_own(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     recipe = MethodRecipe(features=2, batch=1, updates=1, evaluate_every=1, tested=1)

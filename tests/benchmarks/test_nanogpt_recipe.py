@@ -68,6 +68,7 @@ def test_a_batch_pairs_each_character_with_the_next():
     assert torch.equal(inputs + 1, targets)
 
 
+@pytest.mark.full
 def test_two_updates_of_the_recipe(monkeypatch):
     # Threads that wait for one another are slow where other tests run beside this one.
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

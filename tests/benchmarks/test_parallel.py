@@ -68,6 +68,7 @@ def test_the_updates_of_the_process_are_those_of_fit():
     assert trainer.time(1e-4) > 0
 
 
+@pytest.mark.full
 def test_two_devices_begin_with_the_losses_of_one(monkeypatch):
     monkeypatch.setattr(parallel, "AT_LEAST", 1e-4)
     sizes = parallel_run.Sizes(4, 3, 4, 5)

@@ -38,6 +38,7 @@ def test_a_picture_is_drawn_from_results():
     assert picture(results())[1:4] == b"PNG"
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("standard_promotion")
 def test_all_contestants_have_the_same_gradient():
     problem = drawn(SIZES)
@@ -50,6 +51,7 @@ def test_all_contestants_have_the_same_gradient():
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.full
 @pytest.mark.peer
 def test_pytorch_has_it_too():
     pytest.importorskip("torch", reason="PyTorch is not installed: make peers")

@@ -107,6 +107,7 @@ def test_ratios_and_differences_are_what_they_say():
     assert np.isnan(sweep_run.difference(np.array([1.0, np.nan]), np.array([1.0, 2.0])))
 
 
+@pytest.mark.full
 def test_host_devices_have_a_process_of_their_own(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     said = []

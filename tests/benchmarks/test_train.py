@@ -73,6 +73,7 @@ def test_the_loss_is_that_of_the_model_and_the_state_goes_on():
     np.testing.assert_allclose(came, by_hand(standing), rtol=ROUNDING)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("name", [name for name in language_ours.FORMS if name != "ours"])
 def test_every_form_of_ours_trains_the_same(name, expected):
@@ -80,6 +81,7 @@ def test_every_form_of_ours_trains_the_same(name, expected):
     np.testing.assert_allclose(came, expected, rtol=ROUNDING)
 
 
+@pytest.mark.full
 @pytest.mark.peer
 @pytest.mark.usefixtures("standard_promotion")
 @pytest.mark.parametrize("name", train_run.LIBRARIES)
@@ -159,6 +161,7 @@ def in_children(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("in_children", "standard_promotion")
 def test_ours_on_all_cores_trains_the_same():
     with worker("cores") as process:

@@ -54,6 +54,7 @@ def test_without_a_table_nothing_is_written(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_choice_computes_the_same_and_leaves_the_table_as_it_was(kind):
     before = dict(table.TUNED)

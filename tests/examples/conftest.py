@@ -1,5 +1,7 @@
 """One tiny run of examples/char_lm.py, and the examples as scripts."""
 
+import contextlib
+import io
 import os
 import runpy
 import subprocess
@@ -36,25 +38,29 @@ def in_a_process(name: str, *arguments: object) -> Finished:
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
-    """`script(name, *arguments)` runs examples/`name` as `__main__`, without a new interpreter."""
-
-    def run(name: str, *arguments: object) -> Finished:
-        path = os.fspath(ROOT / "examples" / name)
-        monkeypatch.setattr(sys, "argv", [path, *map(str, arguments)])
-        monkeypatch.setattr(sys, "path", [os.fspath(ROOT / "examples"), *sys.path])  # as python has
-        capsys.readouterr()
-        message, code = "", 0
+def in_this_process(name: str, *arguments: object) -> Finished:
+    """Run examples/`name` as `__main__`, without a new interpreter."""
+    path = os.fspath(ROOT / "examples" / name)
+    out, err, code, message = io.StringIO(), io.StringIO(), 0, ""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", [path, *map(str, arguments)])
+        patch.setattr(sys, "path", [os.fspath(ROOT / "examples"), *sys.path])  # as python has
         try:
             runpy.run_path(path, run_name="__main__")
         except SystemExit as end:
             message = end.code if isinstance(end.code, str) else ""
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        out, err = capsys.readouterr()
-        return Finished(code, out, err + message)
+    return Finished(code, out.getvalue(), err.getvalue() + message)
 
-    return run
+
+@pytest.fixture
+def script() -> Script:
+    """`script(name, *arguments)` runs examples/`name` in this process."""
+    return in_this_process
 
 
 @pytest.fixture(scope="session")
@@ -76,5 +82,5 @@ class Trained(NamedTuple):
 def trained(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Trained:
     """What a tiny training leaves; tests only read it."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    finished = in_a_process("char_lm.py", *TINY, "--data", text_file, "--run", run)
+    finished = in_this_process("char_lm.py", *TINY, "--data", text_file, "--run", run)
     return Trained(run, finished)

@@ -9,7 +9,7 @@ import pytest
 
 import seqjax as sj
 from examples import char_lm
-from tests.examples.conftest import TEXT, TINY, Script, Trained, in_a_process
+from tests.examples.conftest import TEXT, TINY, Script, Trained
 
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
@@ -33,11 +33,11 @@ def test_a_run_says_what_it_learns_from_and_how_to_go_on(trained: Trained):
 
 
 def test_a_finished_run_that_is_resumed_trains_no_more_and_writes_the_same(
-    trained: Trained, tmp_path: Path
+    trained: Trained, tmp_path: Path, script: Script
 ):
     run = tmp_path / "copy"
     shutil.copytree(trained.run, run)
-    resumed = in_a_process("char_lm.py", "--resume", run)
+    resumed = script("char_lm.py", "--resume", run)
     assert resumed.code == 0
     assert "nothing is left to train from step 6" in resumed.out
     assert sj.training.read_log(run / "log.jsonl") == sj.training.read_log(
@@ -47,13 +47,13 @@ def test_a_finished_run_that_is_resumed_trains_no_more_and_writes_the_same(
     assert written[0] == written[1]
 
 
-def test_a_run_is_never_written_over(trained: Trained, text_file: Path):
+def test_a_run_is_never_written_over(trained: Trained, text_file: Path, script: Script):
     before = {file: file.stat().st_mtime_ns for file in trained.run.rglob("*")}
-    code, out, err = in_a_process("char_lm.py", *TINY, "--data", text_file, "--run", trained.run)
+    code, out, err = script("char_lm.py", *TINY, "--data", text_file, "--run", trained.run)
     assert (code, out) == (1, "")
     assert err == (
         f"char_lm.py: {trained.run} holds a run; go on with it by --resume {trained.run}, "
-        "or name another\n"
+        "or name another"
     )
     assert before == {file: file.stat().st_mtime_ns for file in trained.run.rglob("*")}
 

@@ -55,6 +55,7 @@ def test_printed_digits_are_what_they_are_called_in_every_font_size_and_place():
     assert not images[:, edges].any()  # no digit is cut off
 
 
+@pytest.mark.full
 def test_it_learns_what_independent_pixels_cannot(tmp_path, capsys):
     options = digits.Options(
         features=64, batch=32, steps=300, learning_rate=1e-2, run=tmp_path, display=False

@@ -40,6 +40,7 @@ def test_baselines_repeat_what_they_say():
     assert list(forecast.baselines(past, horizon=10, season=20)) == ["repeat last"]
 
 
+@pytest.mark.full
 def test_the_rise_that_last_year_misses_is_learned_and_the_same_call_goes_on(tmp_path, capsys):
     options = forecast.Options(run=tmp_path, steps=300, display=False)
     result = forecast.main(options)

@@ -42,6 +42,7 @@ def test_made_up_chorales_keep_to_a_key_to_the_rules_of_harmony_and_to_their_for
     assert len(tonics) == 12
 
 
+@pytest.mark.full
 def test_it_learns_what_keys_alone_do_not_show_and_composes(tmp_path, capsys):
     options = music.Options(features=64, steps=250, learning_rate=2e-2, run=tmp_path, display=False)
     results = music.main(options)

@@ -15,6 +15,7 @@ def test_made_up_sentences_hold_what_a_bag_of_words_cannot_see():
     assert 0.4 < sum(label == "praise" for _, label in sentences) / 2000 < 0.6
 
 
+@pytest.mark.full
 def test_it_learns_and_the_same_call_goes_on(tmp_path, capsys):
     options = sentiment.Options(steps=400, run=tmp_path, display=False)
     found = sentiment.main(options)

@@ -16,6 +16,7 @@ from examples import sequential_mnist
 from examples.sequential_mnist import Options
 
 
+@pytest.mark.full
 def test_it_learns_what_no_pixel_shows_by_itself(tmp_path, capsys):
     options = Options(features=48, steps=300, run=tmp_path, display=False)
     results = sequential_mnist.main(options)
@@ -27,6 +28,7 @@ def test_it_learns_what_no_pixel_shows_by_itself(tmp_path, capsys):
     assert sequential_mnist.main(options) == results  # nothing is left to do
 
 
+@pytest.mark.full
 def test_layers_above_the_first_have_a_unit_and_a_way_around(tmp_path):
     options = Options(features=4, steps=1, batch=4, run=tmp_path, display=False)
     layers = lambda n, run: dataclasses.replace(options, cell="lru", layers=n, run=tmp_path / run)

@@ -14,6 +14,7 @@ def test_made_up_dates_are_the_same_day_in_both_forms():
         assert months[int(month) - 1] in text or month in text
 
 
+@pytest.mark.full
 def test_dates_are_learned_and_the_attention_is_drawn(tmp_path, capsys):
     options = translation.Options(run=tmp_path, steps=200, display=False)
     found = translation.main(options)

@@ -9,6 +9,7 @@ from examples import word_lm
 SMALL = word_lm.Options(vocabulary=500, features=32, dropout=0.1, steps=250, display=False)
 
 
+@pytest.mark.full
 def test_it_learns_more_than_how_often_words_occur_and_the_same_call_goes_on(tmp_path, capsys):
     options = dataclasses.replace(SMALL, run=tmp_path)
     found = word_lm.main(options)
@@ -22,6 +23,7 @@ def test_it_learns_more_than_how_often_words_occur_and_the_same_call_goes_on(tmp
     assert f"test perplexity: {found['perplexity']:.1f}" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_the_window_has_no_memory_and_the_same_params_beside_the_cell(tmp_path):
     options = dataclasses.replace(SMALL, steps=2, cell="window", run=tmp_path)
     assert word_lm.main(options)["parameters"] == 500 * 32 + 500 + (3 * 32 * 32 + 32)
