@@ -62,7 +62,7 @@ from seqjax.gradients import rtrl as rtrl
 from seqjax.gradients import snap as snap
 from seqjax.gradients import tbptt as tbptt
 from seqjax.gradients import uoro as uoro
-from seqjax.summary import summary as summary
+from seqjax.parameters import summary as summary
 from seqjax.wrappers import GLU as GLU
 from seqjax.wrappers import Bidirectional as Bidirectional
 from seqjax.wrappers import Dropout as Dropout

@@ -1,13 +1,13 @@
-"""What is minimised and reported: masked, averaged over real tokens, summed in at least float32.
+"""Masked losses: averaged over valid tokens, summed in at least float32.
 
-`logits: [*tokens, classes]` stand against `targets: int[*tokens]`, and `mask: bool[*tokens]` is True
-at real tokens; `*tokens` is any number of axes, [time, *batch] for a sequence. What stands under a
-False mask, even NaN or a target of -1, changes neither values nor gradients, and a batch without a
-real token has loss 0 and gradient 0. A target that is no class at a real token makes the loss *and*
-the gradient NaN: a compiled function has no other way to refuse a value.
+`logits: [*tokens, classes]` stand beside `targets: int[*tokens]` and `mask: bool[*tokens]`, True at
+valid tokens; `*tokens` is any number of axes, [time, *batch] for a sequence. Values under a False mask,
+even NaN or a target of -1, change neither loss nor gradient, and a batch without a valid token has loss
+0 and gradient 0. A target outside the classes at a valid token makes the loss *and* the gradient NaN,
+since a compiled function cannot raise.
 
-The scalar functions average one batch. A mean over ragged windows and batches is not the mean of
-their means: sum `Mean`s instead, and divide once.
+The scalar functions average one batch. The mean over ragged windows and batches is not the mean of
+their means: merge `Mean`s and divide once.
 
 >>> import jax.numpy as jnp
 >>> from seqjax import losses
@@ -17,10 +17,6 @@ their means: sum `Mean`s instead, and divide once.
 3.5
 """
 
-from seqjax.losses.activations import activation_regularization as activation_regularization
-from seqjax.losses.activations import (
-    temporal_activation_regularization as temporal_activation_regularization,
-)
 from seqjax.losses.classes import accuracy as accuracy
 from seqjax.losses.classes import bits_per_token as bits_per_token
 from seqjax.losses.classes import cross_entropy as cross_entropy
@@ -30,6 +26,10 @@ from seqjax.losses.classes import token_cross_entropy as token_cross_entropy
 from seqjax.losses.linear import Choices as Choices
 from seqjax.losses.linear import linear_cross_entropy as linear_cross_entropy
 from seqjax.losses.mean import Mean as Mean
+from seqjax.losses.mean import activation_regularization as activation_regularization
+from seqjax.losses.mean import binary_cross_entropy as binary_cross_entropy
 from seqjax.losses.mean import mean_over as mean_over
-from seqjax.losses.numbers import binary_cross_entropy as binary_cross_entropy
-from seqjax.losses.numbers import mean_squared_error as mean_squared_error
+from seqjax.losses.mean import mean_squared_error as mean_squared_error
+from seqjax.losses.mean import (
+    temporal_activation_regularization as temporal_activation_regularization,
+)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 import seqjax as sj
-from seqjax.summary import ParameterRow
+from seqjax.parameters import ParameterRow
 
 CELL = sj.Stack((sj.LSTM(30), sj.GRU(2, param_dtype=jnp.bfloat16)))
 

@@ -1,4 +1,4 @@
-"""`summary`: a table of parameters."""
+"""Table of the parameters of a cell or model."""
 
 import math
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from seqjax.cell import Cell, Params
 
 
 class ParameterRow(NamedTuple):
-    """One array of parameters."""
+    """Path, shape, dtype and number of entries of one array."""
 
     path: str
     shape: tuple[int, ...]
@@ -30,11 +30,11 @@ class Summary(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """The memory that they take, in bytes."""
+        """Their memory in bytes."""
         return sum(row.size * jax.numpy.dtype(row.dtype).itemsize for row in self.rows)
 
     def __str__(self) -> str:
-        """The table, one line for each array, and the total."""
+        """One line per array, and the total."""
         cells = [
             (row.path, "×".join(map(str, row.shape)) or "scalar", row.dtype, f"{row.size:,}")
             for row in self.rows
@@ -51,7 +51,7 @@ class Summary(NamedTuple):
 
 
 def summary(cell: Cell | object, params: Params) -> Summary:
-    """The parameters of `cell` (a cell or a model): path, shape, dtype and size of each array.
+    """Tabulate the parameters of a cell or model: path, shape, dtype and size of each array.
 
     `params` may be shapes: `sj.summary(cell, jax.eval_shape(lambda: cell.init(key, 64)))`.
 
