@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import chex
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -65,24 +66,38 @@ def halve(gradient, threshold, repeat=False) -> Any:
     return rule.update(gradient, rule.init(gradient))[0]
 
 
+BELOW_5 = np.nextafter(np.float32(5), np.float32(0))
+
+
 @pytest.mark.parametrize("repeat", [False, True])
-def test_a_gradient_at_the_threshold_is_halved_and_one_just_below_is_not(repeat):
-    at = jnp.array([3.0, 4.0])
-    below = jnp.array([np.nextafter(np.float32(5), np.float32(0))])
-    np.testing.assert_array_equal(halve(at, 5.0, repeat), [1.5, 2])
-    np.testing.assert_array_equal(halve(below, 5.0, repeat), below)
+@pytest.mark.parametrize(
+    ("gradient", "once", "repeated"),
+    [
+        ([3.0, 4.0], [1.5, 2.0], [1.5, 2.0]),  # at the threshold
+        ([0.0, BELOW_5], [0.0, BELOW_5], [0.0, BELOW_5]),
+        ([300.0, 400.0], [150.0, 200.0], [300 / 128, 400 / 128]),
+        ([0.0, 0.0], [0.0, 0.0], [0.0, 0.0]),
+    ],
+)
+def test_a_gradient_is_halved_from_the_threshold_on(gradient, once, repeated, repeat):
+    halved = halve(jnp.array(gradient), 5.0, repeat)
+    np.testing.assert_array_equal(halved, np.float32(repeated if repeat else once))
 
 
-def test_a_gradient_far_above_the_threshold_is_halved_once_without_repeat():
-    np.testing.assert_array_equal(halve(jnp.array([300.0, 400.0]), 1.0), [150, 200])
+def test_repeated_halving_is_exact_at_powers_of_two():
+    thresholds, halvings = np.meshgrid([1.0, 0.25, 3.0, 2.0**-20], [0, 1, 2, 7, 40])
+    above = jnp.asarray(thresholds * 2.0**halvings / 2, jnp.float32)  # ‖∇‖ = τ 2ⁿ⁻¹
+    every = jax.vmap(jax.vmap(lambda g, t: halve(g, t, repeat=True)))
+    halved = every(above, jnp.asarray(thresholds, jnp.float32))
+    np.testing.assert_array_equal(halved, np.float32(thresholds / 2))
+    repeated = jax.vmap(lambda t: halve(jnp.array([3.0, 4.0]), t, repeat=True))
+    halved = repeated(jnp.array([1.0, 5.0, 6.0]))
+    np.testing.assert_array_equal(halved, [[0.375, 0.5], [1.5, 2], [3, 4]])
 
 
-@pytest.mark.parametrize("threshold", [1.0, 0.25, 3.0, 2.0**-20])
-@pytest.mark.parametrize("halvings", [0, 1, 2, 7, 40])
-def test_repeated_halving_is_exact_at_powers_of_two(threshold, halvings):
-    above = jnp.array([threshold * 2.0**halvings / 2], jnp.float32)  # ‖∇‖ = τ 2ⁿ⁻¹
-    expected = jnp.array([threshold / 2], jnp.float32)
-    np.testing.assert_array_equal(halve(above, threshold, repeat=True), expected)
+@jax.jit
+def halve_repeatedly(gradient, threshold):
+    return halve(gradient, threshold, repeat=True), optax.tree.norm(gradient)
 
 
 @hypothesis.settings(deadline=None, max_examples=100)
@@ -91,39 +106,27 @@ def test_repeated_halving_is_exact_at_powers_of_two(threshold, halvings):
     st.floats(2.0**-10, 2.0**20, width=32),
 )
 def test_repeated_halving_is_a_loop_of_halvings(entries, threshold):
-    gradient = np.array(entries, np.float32)
-    norm, expected = float(optax.tree.norm(jnp.asarray(gradient))), gradient
+    expected = np.array(entries, np.float32)
+    halved, norm = halve_repeatedly(jnp.asarray(expected), jnp.float32(threshold))
+    norm = float(norm)
     while norm >= threshold:
         norm, expected = norm / 2, expected / 2
-    halved = halve(jnp.asarray(gradient), threshold, repeat=True)
-    # Equal but for numbers below the normal ones, which XLA may flush to zero.
+    # Equal except for subnormal numbers, which XLA may flush to zero.
     np.testing.assert_allclose(halved, expected, rtol=0, atol=2.0**-126)
 
 
 @pytest.mark.parametrize("repeat", [False, True])
-def test_a_zero_gradient_stays_zero(repeat):
-    assert_same(
-        halve(jax.tree.map(jnp.zeros_like, PARAMS), 1e-3, repeat),
-        jax.tree.map(np.zeros_like, PARAMS),
-    )
-
-
-@pytest.mark.parametrize("repeat", [False, True])
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_non_finite_entry_stays_non_finite_and_spoils_no_other(repeat, value):
-    halved = halve(jnp.array([value, 0.5]), 1.0, repeat)
-    np.testing.assert_array_equal(halved[0], value)
-    assert np.isfinite(halved[1])
-
-
-@pytest.mark.parametrize("repeat", [False, True])
-def test_a_finite_gradient_whose_norm_overflows_becomes_smaller_and_stays_finite(repeat):
+def test_a_non_finite_entry_stays_and_a_norm_that_overflows_becomes_smaller(repeat):
+    for value in (math.nan, math.inf, -math.inf):
+        halved = halve(jnp.array([value, 0.5]), 1.0, repeat)
+        np.testing.assert_array_equal(halved[0], value)
+        assert np.isfinite(halved[1])
     halved = halve(jnp.full(2, 1e38), 1.0, repeat)
     assert np.isfinite(halved).all()
     assert (halved < 1e38).all()
 
 
-def test_the_norm_is_that_of_all_leaves_and_each_keeps_its_dtype():
+def test_the_norm_is_over_all_leaves_in_float32_and_each_keeps_its_dtype():
     gradient = {
         "wide": jnp.array([30.0]),
         "narrow": jnp.array([40.0], jnp.bfloat16),
@@ -133,9 +136,6 @@ def test_the_norm_is_that_of_all_leaves_and_each_keeps_its_dtype():
     assert jax.tree.map(lambda x: x.dtype, halved) == jax.tree.map(lambda x: x.dtype, gradient)
     assert_same(halved, {"wide": [15.0], "narrow": [20.0], "half": [600.0]})
     assert_same(halve(gradient, 1201.1), gradient)
-
-
-def test_a_bfloat16_gradient_has_its_norm_in_float32():
     # In bfloat16 the squares would stop adding up at 256.
     gradient = jnp.ones(1024, jnp.bfloat16)
     np.testing.assert_array_equal(halve(gradient, 32.0), 0.5)
@@ -148,35 +148,11 @@ def test_an_injected_threshold_changes_without_recompiling():
     )
     gradient = jnp.array([3.0, 4.0])
     state: Any = optimizer.init(gradient)
-    traces = []
-
-    @jax.jit
-    def step(state):
-        traces.append(1)
-        return optimizer.update(gradient, state)
-
-    same, state = step(state)
-    halved, _ = step(optim.set_hyperparameters(state, threshold=2.0))
+    step = jax.jit(chex.assert_max_traces(optimizer.update, n=1))
+    same, state = step(gradient, state)
+    halved, _ = step(gradient, optim.set_hyperparameters(state, threshold=2.0))
     np.testing.assert_array_equal(same, gradient)
     np.testing.assert_array_equal(halved, gradient / 4)
-    assert len(traces) == 1
-
-
-def test_thresholds_may_be_mapped():
-    gradient = jnp.array([3.0, 4.0])
-    halved = jax.vmap(lambda t: halve(gradient, t, repeat=True))(jnp.array([1.0, 5.0, 6.0]))
-    np.testing.assert_array_equal(halved, [[0.375, 0.5], [1.5, 2], [3, 4]])
-
-
-@pytest.mark.parametrize("threshold", [0.0, -1.0, math.nan, math.inf])
-def test_a_threshold_that_is_not_a_positive_number_is_refused(threshold):
-    with pytest.raises(ValueError, match="halve_by_global_norm: threshold: expected a positive"):
-        optim.halve_by_global_norm(threshold)
-
-
-def test_a_threshold_for_each_leaf_is_refused():
-    with pytest.raises(ValueError, match=r"threshold has shape \(2,\); expected a scalar"):
-        optim.halve_by_global_norm(jnp.ones(2))
 
 
 # Clipping statistics ------------------------------------------------------------------------------
@@ -209,17 +185,14 @@ def test_any_clip_keeps_its_updates_and_gains_its_statistics(clip):
     assert recorded(state).steps == 3
 
 
-def test_a_clip_that_changes_one_tiny_entry_counts():
-    # The global norm does not show it: 1 + 10⁻¹⁰ is 1 in float32.
+def test_a_changed_entry_counts_however_small_and_a_nan_that_passes_does_not():
+    # The global norm does not show the change: 1 + 10⁻¹⁰ is 1 in float32.
     set_second_to_zero: Any = lambda gradient, _: gradient.at[1].set(0)
     clip: Any = optim.clip_statistics(optax.stateless(set_second_to_zero))
     _, state = clip.update(jnp.array([1.0, 1e-5]), clip.init(jnp.zeros(2)))
     assert state.norm_before == state.norm_after
     assert state.clipped == 1
-
-
-def test_a_nan_that_passes_a_clip_unchanged_does_not_count_as_clipped():
-    clip: Any = optim.clip_statistics(optax.clip(1.0))
+    clip = optim.clip_statistics(optax.clip(1.0))
     _, state = clip.update(jnp.array([math.nan, 0.5]), clip.init(jnp.zeros(2)))
     assert (state.steps, state.clipped) == (1, 0)
     assert np.isnan(state.norm_before)
@@ -255,18 +228,17 @@ def test_extra_arguments_reach_the_clip():
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_skipped_step_is_as_if_it_had_not_been(value):
+def test_a_skipped_step_changes_nothing():
     optimizer: Any = optim.skip_non_finite(
         optax.chain(optim.clip_statistics(optax.clip(1.0)), optax.adamw(0.1, weight_decay=0.1))
     )
     good = [gradients(seed) for seed in range(4)]
-    bad = with_nan(good[0], value)
-    params, state = run(optimizer, [bad, good[0], good[1], bad, bad, good[2], good[3], bad])
+    nan, plus, minus = (with_nan(good[0], value) for value in (math.nan, math.inf, -math.inf))
+    params, state = run(optimizer, [nan, good[0], good[1], plus, minus, *good[2:], minus, nan])
     expected, expected_state = run(optimizer, good)
     assert_same(params, expected)
     assert_same(state.inner_state, expected_state.inner_state)
-    assert recorded(state).skipped == 4
+    assert recorded(state).skipped == 5
     assert recorded(expected_state).skipped == 0
 
 
@@ -351,16 +323,13 @@ def test_statistics_are_found_wherever_they_are_nested(make):
     np.testing.assert_allclose(found.clip_rate, 2 / 3)
 
 
-def test_a_state_without_either_has_no_statistics():
-    assert optim.statistics(optax.adam(0.1).init(PARAMS)) is None
-
-
 def test_what_a_state_does_not_record_is_none():
+    assert optim.statistics(optax.adam(0.1).init(PARAMS)) is None
     clip_only = recorded(optim.clip_statistics(optax.clip(1.0)).init(PARAMS))
     skip_only = recorded(optim.skip_non_finite(optax.sgd(0.1)).init(PARAMS))
     assert clip_only.skipped is None
     assert (clip_only.steps, clip_only.clip_rate) == (0, 0)
-    assert skip_only == optim.Statistics(None, None, None, None, None, skip_only.skipped)
+    assert skip_only == optim.Statistics(skipped=skip_only.skipped)
     assert skip_only.skipped == 0
 
 
@@ -400,7 +369,7 @@ def test_statistics_of_a_mapped_state_are_those_of_each_member():
 # The ready chain ----------------------------------------------------------------------------------
 
 
-def numpy_adamw(sequence, rate, clip_norm, decay, b1=0.9, b2=0.999, eps=1e-8):
+def numpy_adamw(sequence, rate, clip_norm, decay, b1, b2, eps):
     """Clip by global norm and AdamW, leaf by leaf in float64."""
     params = {k: np.asarray(p, np.float64) for k, p in PARAMS.items()}
     m = {k: np.zeros_like(p) for k, p in params.items()}
@@ -416,21 +385,12 @@ def numpy_adamw(sequence, rate, clip_norm, decay, b1=0.9, b2=0.999, eps=1e-8):
     return params
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_clipped_adamw_is_its_equations(decay):
+@pytest.mark.parametrize(("decay", "rest"), [(0.0, (0.9, 0.999, 1e-8)), (0.1, (0.8, 0.95, 1e-6))])
+def test_clipped_adamw_is_its_equations(decay, rest):
     sequence = [gradients(seed, 10.0**-seed) for seed in range(5)]
-    params, _ = run(optim.clipped_adamw(0.05, clip_norm=0.7, weight_decay=decay), sequence)
-    assert_close(params, numpy_adamw(sequence, 0.05, 0.7, decay), rtol=1e-4)
-
-
-@pytest.mark.usefixtures("standard_promotion")
-def test_clipped_adamw_is_the_same_chain_of_optax():
-    sequence = [gradients(seed, 10.0**-seed) for seed in range(5)]
-    chain = optax.chain(
-        optax.clip_by_global_norm(0.7), optax.adamw(0.05, 0.8, 0.95, 1e-6, weight_decay=0.1)
-    )
-    ours = optim.clipped_adamw(0.05, clip_norm=0.7, weight_decay=0.1, b1=0.8, b2=0.95, eps=1e-6)
-    assert_close(run(ours, sequence)[0], run(chain, sequence)[0])
+    options = dict(zip(("b1", "b2", "eps"), rest, strict=True))
+    optimizer = optim.clipped_adamw(0.05, clip_norm=0.7, weight_decay=decay, **options)
+    assert_close(run(optimizer, sequence)[0], numpy_adamw(sequence, 0.05, 0.7, decay, *rest))
 
 
 def test_clipped_adamw_skips_what_is_not_finite_and_counts_it():
@@ -453,21 +413,15 @@ def test_a_weight_decay_mask_spares_what_it_masks():
     assert_same(params, run(optim.clipped_adamw(0.5, weight_decay=0.1, mask=matrices), [zero])[0])
 
 
-def counted_step(optimizer):
-    """A jitted update, and the list that grows with each trace of it."""
-    traces = []
-
-    @jax.jit
-    def step(gradient, state):
-        traces.append(1)
-        return optimizer.update(gradient, state, PARAMS)
-
-    return step, traces
+def traced_once(optimizer) -> Any:
+    """A jitted update with fixed parameters that fails on its second trace."""
+    update = lambda gradient, state: optimizer.update(gradient, state, PARAMS)
+    return jax.jit(chex.assert_max_traces(update, n=1))
 
 
 def test_a_new_learning_rate_changes_the_step_and_compiles_nothing():
     optimizer: Any = optim.clipped_adamw(0.1)
-    step, traces = counted_step(optimizer)
+    step = traced_once(optimizer)
     gradient, state = gradients(0), optimizer.init(PARAMS)
     before, _ = step(gradient, state)
     after, new = step(gradient, optim.set_hyperparameters(state, learning_rate=0.02))
@@ -476,13 +430,12 @@ def test_a_new_learning_rate_changes_the_step_and_compiles_nothing():
     by_hand.hyperparams["learning_rate"] = jnp.float32(0.02)
     assert_same(step(gradient, by_hand)[0], after)
     np.testing.assert_allclose(new.hyperparams["learning_rate"], 0.02)
-    assert len(traces) == 1
 
 
 def test_a_schedule_drives_the_learning_rate_without_recompiling():
     schedule = optax.piecewise_constant_schedule(1.0, {2: 0.1, 3: 0.0})
     optimizer: Any = optim.clipped_adamw(schedule)
-    step, traces = counted_step(optimizer)
+    step = traced_once(optimizer)
     state: Any = optimizer.init(PARAMS)
     gradient = jax.tree.map(jnp.ones_like, PARAMS)
     sizes = []
@@ -490,7 +443,6 @@ def test_a_schedule_drives_the_learning_rate_without_recompiling():
         updates, state = step(gradient, state)
         sizes.append(-updates["b"][0])
     np.testing.assert_allclose(sizes, [1, 1, 0.1, 0, 0], rtol=1e-4)
-    assert len(traces) == 1
 
 
 def test_learning_rates_may_be_mapped_over_one_program():
@@ -529,22 +481,17 @@ def test_parameters_of_several_dtypes_train_together():
     assert_close(params["w"], PARAMS["w"] - 0.2)
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-3, 1.0, 1e3, 1e30])
-def test_the_clip_of_clipped_adamw_is_that_of_optax_with_its_statistics(scale):
-    gradient = jax.tree.map(lambda g: g * scale, gradients(3))
-    came, expected = optim._clip_by_global_norm(0.7), optax.clip_by_global_norm(0.7)
-    (a, of_a), (b, of_b) = (
-        clip.update(gradient, clip.init(PARAMS), PARAMS)
-        for clip in (came, optim.clip_statistics(expected))
-    )
-    assert_close(a, b, rtol=1e-6)
-    assert jax.tree.map(lambda leaf: leaf.dtype, of_a) == jax.tree.map(
-        lambda leaf: leaf.dtype, of_b
-    )
-    assert_close(of_a, of_b, rtol=1e-6)
-
-
-def test_a_gradient_of_just_the_threshold_is_not_clipped():
+def test_the_clip_of_clipped_adamw_is_that_of_optax_with_its_statistics():
+    ours, theirs = optim._clip_by_global_norm(0.7), optax.clip_by_global_norm(0.7)
+    both = [jax.jit(clip.update) for clip in (ours, optim.clip_statistics(theirs))]
+    start = ours.init(PARAMS)
+    for scale in (0.0, 1e-3, 1.0, 1e3, 1e30):
+        gradient = jax.tree.map(lambda g, by=scale: g * by, gradients(3))
+        (a, of_a), (b, of_b) = (update(gradient, start) for update in both)
+        assert_close(a, b, rtol=1e-6)
+        chex.assert_trees_all_equal_shapes_and_dtypes(of_a, of_b)
+        assert_close(of_a, of_b, rtol=1e-6)
+    # A gradient whose norm equals the threshold is not clipped.
     clip: Any = optim._clip_by_global_norm(5.0)
     updates, state = clip.update({"w": jnp.array([3.0, 4.0])}, clip.init({"w": jnp.zeros(2)}))
     assert updates["w"].tolist() == [3.0, 4.0]
@@ -552,7 +499,7 @@ def test_a_gradient_of_just_the_threshold_is_not_clipped():
 
 
 @pytest.mark.usefixtures("standard_promotion")
-@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+@pytest.mark.parametrize("micro_batches", [1, 4])
 def test_accumulated_micro_batches_are_one_big_batch(micro_batches):
     rng = np.random.default_rng(0)
     xs, ys = rng.normal(size=(8, 2)).astype(np.float32), rng.normal(size=(8, 2)).astype(np.float32)
@@ -567,23 +514,6 @@ def test_accumulated_micro_batches_are_one_big_batch(micro_batches):
     assert_close(params, expected)
     found, wanted = recorded(state), recorded(expected_state)
     assert_close(found, wanted)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "name"),
-    [
-        ({"learning_rate": -0.1}, "learning_rate"),
-        ({"learning_rate": math.nan}, "learning_rate"),
-        ({"clip_norm": 0.0}, "clip_norm"),
-        ({"weight_decay": -1.0}, "weight_decay"),
-        ({"b1": 1.0}, "b1"),
-        ({"b2": 1.5}, "b2"),
-        ({"eps": 0.0}, "eps"),
-    ],
-)
-def test_a_hyperparameter_out_of_range_is_refused(arguments, name):
-    with pytest.raises(ValueError, match=f"clipped_adamw: {name}: expected"):
-        optim.clipped_adamw(**{"learning_rate": 0.1} | arguments)
 
 
 # Setting hyperparameters --------------------------------------------------------------------------
@@ -618,37 +548,18 @@ def test_a_mapped_hyperparameter_is_set_for_all_or_for_each_member():
         np.testing.assert_allclose(new.hyperparams["learning_rate"], expected)
 
 
-def test_an_unknown_hyperparameter_is_refused_with_the_known_names():
-    state: Any = optim.clipped_adamw(0.1).init(PARAMS)
-    with pytest.raises(
-        ValueError,
-        match="'rate'; expected one of b1, b2, clip_norm, eps, learning_rate, weight_decay",
-    ):
-        optim.set_hyperparameters(state, rate=0.1)
-
-
-def test_a_state_without_hyperparameters_is_refused():
-    with pytest.raises(ValueError, match="expected one of none, as nothing was injected"):
-        optim.set_hyperparameters(optax.sgd(0.1).init(PARAMS), learning_rate=0.1)
-
-
-def test_a_scheduled_hyperparameter_is_refused_since_its_schedule_would_win():
+def test_a_scheduled_hyperparameter_leaves_the_others_to_be_set():
     state: Any = optim.clipped_adamw(optax.constant_schedule(0.1)).init(PARAMS)
-    with pytest.raises(ValueError, match="learning_rate follows a schedule"):
-        optim.set_hyperparameters(state, learning_rate=0.2)
     assert optim.set_hyperparameters(state, clip_norm=2.0).hyperparams["clip_norm"] == 2
 
 
-def test_scalars_of_numpy_are_injected_and_checked(unchecked):
+def test_scalars_of_numpy_are_injected(unchecked):
     rate: Any = np.float32(1e-2)
     state: Any = optim.clipped_adamw(rate).init(jnp.zeros(2))
     np.testing.assert_allclose(state.hyperparams["learning_rate"], 1e-2, rtol=1e-6)
-    wrongs: Any = (np.float32(-0.1), "1e-2", True)
-    for wrong in wrongs:
-        with pytest.raises(ValueError, match="learning_rate: expected a number of at least 0"):
-            optim.clipped_adamw(wrong)
-    with pytest.raises(ValueError, match="threshold: expected a positive number"):
-        optim.halve_by_global_norm(wrongs[0])
+
+
+# The schedule -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("steps", "warmup", "rising"), [(40, 0.1, 4), (7, 0.5, 3), (5, 0.0, 0)])
@@ -662,17 +573,59 @@ def test_a_rate_rises_in_a_line_and_falls_along_a_cosine_to_nothing(steps, warmu
         np.testing.assert_allclose(schedule(n), expected, atol=1e-7)
 
 
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((math.nan, 5), "warmup_cosine: learning_rate: expected a number of at least 0, got nan"),
-        ((-1.0, 5), "learning_rate: expected a number of at least 0, got -1.0"),
-        ((0.1, 0), "warmup_cosine: steps: expected a positive integer, got 0"),
-    ],
+# Errors -------------------------------------------------------------------------------------------
+
+
+def adamw(**wrong):
+    return lambda: optim.clipped_adamw(**{"learning_rate": 0.1} | wrong)
+
+
+def set_in(optimizer, **values):
+    return lambda: optim.set_hyperparameters(optimizer.init(PARAMS), **values)
+
+
+NEGATIVE: Any = np.float32(-0.1)
+POSITIVE, RATE = (
+    "threshold: expected a positive number",
+    "learning_rate: expected a number of at least",
 )
-def test_a_schedule_that_makes_no_sense_is_refused(arguments, message):
+ERRORS = [
+    *(
+        (lambda t=t: optim.halve_by_global_norm(t), POSITIVE)
+        for t in (0.0, -1.0, math.nan, math.inf)
+    ),
+    (lambda: optim.halve_by_global_norm(NEGATIVE), POSITIVE),
+    (lambda: optim.halve_by_global_norm(jnp.ones(2)), r"has shape \(2,\); expected a scalar"),
+    *(
+        (adamw(learning_rate=rate), RATE)
+        for rate in (-0.1, math.nan, np.float32(-0.1), "0.1", True)
+    ),
+    (adamw(clip_norm=0.0), "clipped_adamw: clip_norm: expected"),
+    (adamw(weight_decay=-1.0), "clipped_adamw: weight_decay: expected"),
+    (adamw(b1=1.0), "clipped_adamw: b1: expected"),
+    (adamw(b2=1.5), "clipped_adamw: b2: expected"),
+    (adamw(eps=0.0), "clipped_adamw: eps: expected"),
+    (
+        set_in(optim.clipped_adamw(0.1), rate=0.1),
+        "'rate'; expected one of b1, b2, clip_norm, eps, learning_rate, weight_decay",
+    ),
+    (set_in(optax.sgd(0.1), learning_rate=0.1), "expected one of none, as nothing was injected"),
+    (
+        set_in(optim.clipped_adamw(optax.constant_schedule(0.1)), learning_rate=0.2),
+        "learning_rate follows a schedule",
+    ),
+    (lambda: optim.warmup_cosine(math.nan, 5), f"warmup_cosine: {RATE} 0, got nan"),
+    (lambda: optim.warmup_cosine(-1.0, 5), f"{RATE} 0, got -1.0"),
+    (
+        lambda: optim.warmup_cosine(0.1, 0),
+        "warmup_cosine: steps: expected a positive integer, got 0",
+    ),
+    (lambda: optim.warmup_cosine(0.1, 5, warmup=1.0), "warmup: expected"),
+]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("call", "message"), ERRORS)
+def test_an_argument_out_of_range_raises(call, message):
     with pytest.raises(ValueError, match=message):
-        optim.warmup_cosine(*arguments)
-    with pytest.raises(ValueError, match="warmup: expected"):
-        optim.warmup_cosine(0.1, 5, warmup=1.0)
+        call()
