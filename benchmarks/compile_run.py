@@ -18,6 +18,7 @@ from benchmarks.compile_programs import BUILDERS, Program, gradient_of, layers_o
 from benchmarks.layers_run import agree, reason, significant
 from benchmarks.peers import PEERS, ours
 from benchmarks.peers.problem import Shape, sample
+from seqjax.engines import driver
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 """What JAX reports whenever it compiles a program."""
@@ -198,18 +199,18 @@ class Counted(NamedTuple):
 
 
 @contextlib.contextmanager
-def counted(cell: Any) -> Iterator[Counted]:
-    """What the block does again.
+def counted() -> Iterator[Counted]:
+    """Count the traces and compilations of a block.
 
-    cell: a class. A trace is counted where its `initial_state` runs, as it does once in each: JAX itself
-    reports only those traces that lie within no other.
+    A trace is counted where `unroll` prepares its plan, once in each: JAX itself reports only those
+    traces that lie within no other.
     """
     found = Counted([], [])
-    real = cell.initial_state
+    real = driver.prepare
 
-    def initial_state(self: Any, *arguments: Any, **options: Any) -> Any:
+    def prepare(*arguments: Any) -> Any:
         found.traces.append(None)
-        return real(self, *arguments, **options)
+        return real(*arguments)
 
     def listen(event: str, duration_secs: float, **rest: Any) -> None:
         if event == COMPILED:
@@ -217,7 +218,7 @@ def counted(cell: Any) -> Iterator[Counted]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        with mock.patch.object(cell, "initial_state", initial_state):
+        with mock.patch.object(driver, "prepare", prepare):
             yield found
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
@@ -256,7 +257,7 @@ def traced_again(cell: str, shape: Shape) -> list[dict[str, Any]]:
         jax.clear_caches()
         counts: dict[str, Any] = {"cell": cell, "way": way}
         for name, made in calls.items():
-            with counted(make) as came:
+            with counted() as came:
                 jax.block_until_ready(call(made()))
             counts[name] = {field: len(value) for field, value in came._asdict().items()}
         found.append(counts)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import seqjax as sj
 from benchmarks import compile as compiling
 from benchmarks import compile_report, compile_run
 from benchmarks.compile_programs import BUILDERS, gradient_of, layers_of
@@ -93,7 +92,7 @@ def test_a_program_is_traced_and_compiled_anew_every_time():
     program = BUILDERS["ours"](layers)
 
     def anew():
-        with compile_run.counted(sj.Elman) as counts:
+        with compile_run.counted() as counts:
             seconds, compiled = compile_run.compiled_anew(program, layers[0].xs)
         assert len(counts.traces) == 1
         assert len(counts.compilations) >= 1
