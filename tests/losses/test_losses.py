@@ -1,6 +1,7 @@
-"""Losses against NumPy in float64 and PyTorch; what a mask hides; what is refused."""
+"""Losses against NumPy in float64 and PyTorch; what a mask hides; errors."""
 
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -46,9 +47,14 @@ def some_tokens(seed=0, shape=(5, 3), classes=CLASSES):
     return jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(mask)
 
 
+def as_jax(x) -> Any:
+    """An array of JAX, or None."""
+    return None if x is None else jnp.asarray(x)
+
+
 def numpy_cross_entropy(logits, targets, mask=None, weights=None, smoothing=0.0):
-    """Token by token in float64: the mean over real tokens, or NaN without any."""
-    logits = np.asarray(logits).astype(np.float64)
+    """Token by token in float64: the mean over valid tokens."""
+    logits, targets = np.asarray(logits).astype(np.float64), np.asarray(targets)
     classes = logits.shape[-1]
     weights = np.ones(classes) if weights is None else np.asarray(weights, np.float64)
     total = normaliser = 0.0
@@ -67,24 +73,14 @@ def numpy_cross_entropy(logits, targets, mask=None, weights=None, smoothing=0.0)
 
 
 @pytest.mark.parametrize("shape", [(4,), (5, 3), (2, 3, 4)])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-@pytest.mark.parametrize("masked", [False, True])
-def test_cross_entropy_is_a_loop_over_real_tokens(shape, weighted, smoothing, masked):
-    logits, targets, mask = some_tokens(shape=shape)
-    mask = mask if masked else None
-    weights = np.linspace(0.5, 2, CLASSES).astype(np.float32) if weighted else None
-    loss = losses.cross_entropy(
-        logits,
-        targets,
-        mask=mask,
-        class_weights=None if weights is None else jnp.asarray(weights),
-        label_smoothing=smoothing,
-    )
-    expected = numpy_cross_entropy(
-        logits, np.asarray(targets), None if mask is None else np.asarray(mask), weights, smoothing
-    )
-    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+def test_cross_entropy_is_a_loop_over_valid_tokens(shape):
+    logits, targets, some = some_tokens(shape=shape)
+    weights = np.linspace(0.5, 2, CLASSES).astype(np.float32)
+    for mask, w, smoothing in itertools.product((None, some), (None, weights), (0.0, 0.3)):
+        options = {"mask": mask, "class_weights": as_jax(w), "label_smoothing": smoothing}
+        loss = losses.cross_entropy(logits, targets, **options)
+        expected = numpy_cross_entropy(logits, targets, mask, w, smoothing)
+        np.testing.assert_allclose(loss, expected, rtol=2e-6)
 
 
 def test_the_gradient_of_cross_entropy_is_softmax_minus_target_per_real_token(x64):
@@ -97,14 +93,11 @@ def test_the_gradient_of_cross_entropy_is_softmax_minus_target_per_real_token(x6
     np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-15)
 
 
-def test_float64_logits_are_summed_in_float64(x64):
+def test_sums_are_float64_for_float64_logits_and_float32_for_bfloat16():
     logits, targets, mask = some_tokens()
-    loss = losses.cross_entropy(logits.astype(jnp.float64), targets, mask=mask)
-    expected = numpy_cross_entropy(logits, targets, np.asarray(mask))
-    np.testing.assert_allclose(loss, expected, rtol=1e-14)
-
-
-def test_bfloat16_logits_are_summed_in_float32():
+    with jax.enable_x64(True):
+        loss = losses.cross_entropy(logits.astype(jnp.float64), targets, mask=mask)
+    np.testing.assert_allclose(loss, numpy_cross_entropy(logits, targets, mask), rtol=1e-14)
     logits, targets, _ = some_tokens(shape=(4096,))
     logits = logits.astype(jnp.bfloat16)
     loss = losses.cross_entropy(logits, targets)
@@ -130,24 +123,17 @@ def test_token_losses_merge_to_the_mean():
     )
 
 
-def test_a_class_of_weight_zero_is_a_masked_class():
+def test_a_weight_of_zero_masks_a_class_and_only_ratios_of_weights_matter():
     logits, targets, mask = some_tokens()
+    loss = functools.partial(losses.cross_entropy, logits, targets, mask=mask)
     np.testing.assert_allclose(
-        losses.cross_entropy(
-            logits, targets, mask=mask, class_weights=jnp.ones(CLASSES).at[2].set(0)
-        ),
+        loss(class_weights=jnp.ones(CLASSES).at[2].set(0)),
         losses.cross_entropy(logits, targets, mask=mask & (targets != 2)),
         rtol=1e-6,
     )
-
-
-def test_only_the_ratios_of_class_weights_matter():
-    logits, targets, mask = some_tokens()
     weights = jnp.linspace(0.5, 2, CLASSES)
-    loss = functools.partial(losses.cross_entropy, logits, targets, mask=mask, label_smoothing=0.1)
-    np.testing.assert_allclose(
-        loss(class_weights=weights), loss(class_weights=100 * weights), rtol=1e-6
-    )
+    one, other = (loss(class_weights=w, label_smoothing=0.1) for w in (weights, 100 * weights))
+    np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_logits_far_from_zero_cost_no_accuracy():
@@ -171,30 +157,24 @@ def test_a_class_forbidden_by_minus_infinity_is_as_if_it_were_not_there():
 
 def test_perplexity_and_bits_are_the_exponential_and_base_two_forms_of_the_loss():
     logits, targets, mask = some_tokens()
-    nats = numpy_cross_entropy(logits, targets, np.asarray(mask))
-    np.testing.assert_allclose(
-        losses.perplexity(logits, targets, mask=mask), math.exp(nats), rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        losses.bits_per_token(logits, targets, mask=mask), nats / math.log(2), rtol=1e-6
-    )
+    nats = numpy_cross_entropy(logits, targets, mask)
+    perplexity = losses.perplexity(logits, targets, mask=mask)
+    np.testing.assert_allclose(perplexity, math.exp(nats), rtol=1e-5)
+    bits = losses.bits_per_token(logits, targets, mask=mask)
+    np.testing.assert_allclose(bits, nats / math.log(2), rtol=1e-6)
 
 
-def test_accuracy_is_the_share_of_real_tokens_whose_first_largest_logit_is_the_target():
+def test_accuracy_asks_whether_the_first_largest_logit_is_the_target():
     logits, targets, mask = some_tokens(shape=(50, 3), classes=3)
     logits = jnp.round(logits / 3)  # ties are common
     right = (np.argmax(logits, -1) == targets)[np.asarray(mask)]
     assert 0 < right.mean() < 1
     np.testing.assert_allclose(losses.accuracy(logits, targets, mask=mask), right.mean(), rtol=1e-6)
-
-
-@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int16, jnp.int32])
-def test_token_accuracy_is_where_the_first_largest_logit_is_the_target(dtype):
-    logits, targets, mask = some_tokens(shape=(50, 3), classes=3)
-    logits = jnp.round(logits / 3).at[:5, 0].set(-jnp.inf).at[5:9, 1, 2].set(jnp.inf)
+    logits = logits.at[:5, 0].set(-jnp.inf).at[5:9, 1, 2].set(jnp.inf)
     right = np.argmax(logits, -1) == targets
-    found = losses.token_accuracy(logits, targets.astype(dtype))
-    np.testing.assert_array_equal(found, right)
+    for dtype in (jnp.uint8, jnp.int16, jnp.int32):
+        found = losses.token_accuracy(logits, targets.astype(dtype))
+        np.testing.assert_array_equal(found, right)
     np.testing.assert_array_equal(losses.token_accuracy(logits, targets, mask=mask), right & mask)
 
 
@@ -207,24 +187,17 @@ def test_token_accuracy_is_false_where_the_target_is_no_class_or_a_logit_is_nan(
 # Binary cross-entropy and squared error -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("weight", [None, 3.0])
-@pytest.mark.parametrize("kind", ["bool", "int", "soft"])
-def test_binary_cross_entropy_is_the_mean_of_minus_log_likelihoods(weight, kind):
+def test_binary_cross_entropy_is_the_mean_of_minus_log_likelihoods():
     rng = np.random.default_rng(1)
     z = rng.normal(size=(6, 4)).astype(np.float32)
-    y = {
-        "bool": rng.random((6, 4)) < 0.5,
-        "int": rng.integers(0, 2, (6, 4)).astype(np.int32),
-        "soft": rng.random((6, 4)).astype(np.float32),
-    }[kind]
-    mask = rng.random((6, 4)) < 0.7
-    p = 1 / (1 + np.exp(-z.astype(np.float64)))
-    y64 = y.astype(np.float64)
-    expected = -((weight or 1) * y64 * np.log(p) + (1 - y64) * np.log(1 - p))[mask].mean()
-    loss = losses.binary_cross_entropy(
-        jnp.asarray(z), jnp.asarray(y), mask=jnp.asarray(mask), positive_weight=weight
-    )
-    np.testing.assert_allclose(loss, expected, rtol=2e-6)
+    p, mask = 1 / (1 + np.exp(-z.astype(np.float64))), rng.random((6, 4)) < 0.7
+    soft = rng.random((6, 4)).astype(np.float32)
+    for y, weight in itertools.product((soft < 0.5, np.int32(soft < 0.5), soft), (None, 3.0)):
+        y64 = y.astype(np.float64)
+        expected = -((weight or 1) * y64 * np.log(p) + (1 - y64) * np.log(1 - p))[mask].mean()
+        options = {"mask": as_jax(mask), "positive_weight": weight}
+        loss = losses.binary_cross_entropy(as_jax(z), as_jax(y), **options)
+        np.testing.assert_allclose(loss, expected, rtol=2e-6)
 
 
 def test_a_positive_weight_may_be_traced():
@@ -313,66 +286,51 @@ def test_without_a_pair_of_steps_temporal_regularization_and_its_gradient_are_ze
 
 
 @every_loss
-@pytest.mark.parametrize(
-    ("garbage", "target"), [(math.nan, -1), (math.inf, CLASSES + 100), (-math.inf, -1), (1e30, 0)]
-)
-def test_what_stands_under_the_mask_changes_nothing(loss, garbage, target):
+def test_a_mask_hides_values_and_gradients(loss):
     logits, targets, mask = some_tokens()
-    dirty = jnp.where(mask[..., None], logits, garbage)
-    wrong = jnp.where(mask, targets, target)
-    value, gradient = jax.value_and_grad(loss)(dirty, wrong, mask=mask)
-    expected, expected_gradient = jax.value_and_grad(loss)(logits, targets, mask=mask)
-    np.testing.assert_array_equal(value, expected)
-    np.testing.assert_array_equal(gradient, expected_gradient)
+    value_and_grad = jax.jit(jax.value_and_grad(loss))
+    value, gradient = value_and_grad(logits, targets, mask=mask)
     np.testing.assert_array_equal(np.asarray(gradient)[~np.asarray(mask)], 0)
+    for garbage, target in ((math.nan, -1), (math.inf, CLASSES + 100), (-math.inf, -1), (1e30, 0)):
+        dirty = jnp.where(mask[..., None], logits, garbage)
+        found = value_and_grad(dirty, jnp.where(mask, targets, target), mask=mask)
+        jax.tree.map(np.testing.assert_array_equal, found, (value, gradient))
+    # Without a valid token the loss is 0, and so is its gradient.
+    nothing = 1 if loss is losses.perplexity else 0
+    for filling in (0.5, math.nan):
+        empty = jnp.full_like(logits, filling), jnp.full_like(targets, -1)
+        value, gradient = value_and_grad(*empty, mask=jnp.zeros_like(mask))
+        assert value == nothing
+        np.testing.assert_array_equal(gradient, 0)
+    assert loss(jnp.zeros((0, CLASSES)), jnp.zeros(0, jnp.int32), mask=None) == nothing
+    # A mask of True everywhere is no mask.
+    value, _ = value_and_grad(logits, targets, mask=jnp.ones_like(mask))
+    np.testing.assert_allclose(value, loss(logits, targets, mask=None))
+    # Under vmap each sequence has its own loss.
+    mapped = jax.jit(jax.vmap(lambda z, y, m: loss(z, y, mask=m), in_axes=1))
+    one = lambda b: loss(logits[:, b], targets[:, b], mask=mask[:, b])
+    found = mapped(logits, targets, mask)
+    np.testing.assert_allclose(found, jnp.stack([one(b) for b in range(3)]), rtol=1e-6)
 
 
-@every_loss
-def test_a_full_mask_is_no_mask(loss):
-    logits, targets, mask = some_tokens()
-    np.testing.assert_allclose(
-        loss(logits, targets, mask=jnp.ones_like(mask)), loss(logits, targets, mask=None)
-    )
+# Targets outside the classes ----------------------------------------------------------------------
 
 
-@every_loss
-@pytest.mark.parametrize("filling", [0.5, math.nan])
-def test_without_a_real_token_the_loss_and_its_gradient_are_zero(loss, filling):
-    logits = jnp.full((4, 2, CLASSES), filling)
-    targets, mask = jnp.full((4, 2), -1), jnp.zeros((4, 2), bool)
-    value, gradient = jax.jit(jax.value_and_grad(loss))(logits, targets, mask=mask)
-    assert value == (1 if loss is losses.perplexity else 0)
-    np.testing.assert_array_equal(gradient, 0)
-
-
-@every_loss
-def test_a_batch_of_no_tokens_at_all_has_loss_zero(loss):
-    value = loss(jnp.zeros((0, CLASSES)), jnp.zeros(0, jnp.int32), mask=None)
-    assert value == (1 if loss is losses.perplexity else 0)
-
-
-# Targets that are no class ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", ["cross_entropy", "perplexity", "bits_per_token"])
-def test_a_real_target_out_of_range_makes_loss_and_gradient_nan(name, compiled):
+def test_a_valid_target_outside_the_classes_makes_loss_and_gradient_nan(name):
     logits, targets, mask = some_tokens()
     loss = jax.value_and_grad(MASKED_LOSSES[name])
-    loss = jax.jit(loss) if compiled else loss
-    for target in (-1, -CLASSES, CLASSES, CLASSES + 1, 2**31 - 1, -(2**31)):
-        value, gradient = loss(logits, targets.at[0, 0].set(target), mask=mask)
+    compiled = jax.jit(loss)
+    outside = (-1, -CLASSES, CLASSES, CLASSES + 1, 2**31 - 1, -(2**31))
+    for target, run in [(-1, loss), *((target, compiled) for target in outside)]:
+        value, gradient = run(logits, targets.at[0, 0].set(target), mask=mask)
         assert np.isnan(value), target
         assert np.isnan(gradient[0, 0]).all(), target
 
 
-def test_accuracy_is_nan_where_a_real_target_is_out_of_range():
+def test_neither_accuracy_nor_weights_and_smoothing_hide_a_target_outside_the_classes():
     logits, targets, mask = some_tokens()
     assert np.isnan(losses.accuracy(logits, targets.at[0, 0].set(-1), mask=mask))
-
-
-def test_class_weights_and_smoothing_do_not_hide_a_target_out_of_range():
-    logits, targets, mask = some_tokens()
     weighted = MASKED_LOSSES["weighted and smoothed"]
     assert np.isnan(weighted(logits, targets.at[0, 0].set(CLASSES), mask))
 
@@ -385,30 +343,21 @@ def test_a_probability_outside_the_unit_interval_makes_the_loss_nan(target):
     np.testing.assert_array_equal(np.isnan(gradient), [False, True])
 
 
-@pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int8, jnp.int16, jnp.uint16, jnp.uint32])
-def test_targets_of_any_integer_dtype_give_the_same_loss(dtype):
+def test_targets_of_any_integer_dtype_give_the_same_loss():
     logits, targets, _ = some_tokens(classes=300)
     targets = targets % 100
-    np.testing.assert_array_equal(
-        losses.cross_entropy(logits, targets.astype(dtype)), losses.cross_entropy(logits, targets)
-    )
+    expected = losses.cross_entropy(logits, targets)
+    for dtype in (jnp.uint8, jnp.int8, jnp.int16, jnp.uint16, jnp.uint32):
+        loss = losses.cross_entropy(logits, targets.astype(dtype))
+        np.testing.assert_array_equal(loss, expected)
 
 
-def test_a_wide_target_does_not_wrap_into_the_range_of_classes(x64):
-    targets = jnp.array([2**32 + 1])
-    assert targets.dtype == jnp.int64
-    assert np.isnan(losses.cross_entropy(jnp.zeros((1, 4)), targets))
-
-
-# Transformations ----------------------------------------------------------------------------------
-
-
-@every_loss
-def test_vmap_gives_the_loss_of_each_sequence(loss):
-    logits, targets, mask = some_tokens()
-    mapped = jax.vmap(lambda z, y, m: loss(z, y, mask=m), in_axes=1)(logits, targets, mask)
-    each = [loss(logits[:, b], targets[:, b], mask=mask[:, b]) for b in range(3)]
-    np.testing.assert_allclose(mapped, jnp.stack(each), rtol=1e-6)
+def test_a_wide_target_does_not_wrap_into_the_range_of_classes(unchecked):
+    with jax.enable_x64(True):
+        assert np.isnan(losses.cross_entropy(jnp.zeros((1, 4)), jnp.array([2**32 + 1])))
+    wide: Any = np.full(5, 2**32 + 1)
+    assert np.isnan(losses.cross_entropy(jnp.zeros((5, 4)), wide, mask=jnp.ones(5, bool)))
+    assert losses.cross_entropy(jnp.zeros((5, 4)), wide, mask=jnp.zeros(5, bool)) == 0
 
 
 # Mean ---------------------------------------------------------------------------------------------
@@ -435,12 +384,8 @@ def test_the_mean_of_means_of_ragged_windows_is_something_else():
     assert (full.value + short.value) / 2 == 3.0
 
 
-def test_counts_merge_on_the_host_beyond_the_integers_of_float32():
-    window = losses.Mean(1.0, 1.0)
-    assert losses.Mean(2.0**24, 2.0**24).merge(window).count == 2**24 + 1
-
-
-def test_a_count_merged_on_the_device_errs_by_one_part_in_two_to_the_24():
+def test_counts_merge_exactly_on_the_host_and_to_one_part_in_two_to_the_24_on_the_device():
+    assert losses.Mean(2.0**24, 2.0**24).merge(losses.Mean(1.0, 1.0)).count == 2**24 + 1
     start = losses.Mean(jnp.float32(2**24), jnp.float32(2**24))
     window = losses.mean_over(jnp.ones(4097))
     merged, _ = jax.lax.scan(lambda m, _: (m.merge(window), None), start, length=1000)
@@ -492,76 +437,63 @@ def torch():
     return pytest.importorskip("torch", reason="PyTorch is not installed to be compared with")
 
 
-@pytest.mark.peer
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_cross_entropy_and_its_gradient_are_those_of_pytorch(torch, weighted, smoothing):
-    logits, targets, mask = some_tokens()
-    weights = np.linspace(0.5, 2, CLASSES).astype(np.float32) if weighted else None
-    value, gradient = jax.value_and_grad(losses.cross_entropy)(
-        logits,
-        targets,
-        mask=mask,
-        class_weights=None if weights is None else jnp.asarray(weights),
-        label_smoothing=smoothing,
-    )
-    z = torch.tensor(np.asarray(logits).reshape(-1, CLASSES), requires_grad=True)
-    y = torch.tensor(np.where(mask, targets, -100).reshape(-1)).long()
-    expected = torch.nn.functional.cross_entropy(
-        z,
-        y,
-        weight=None if weights is None else torch.tensor(weights),
-        label_smoothing=smoothing,
-    )
-    expected.backward()
-    np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
-    np.testing.assert_allclose(gradient.reshape(-1, CLASSES), z.grad.numpy(), rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.peer
-@pytest.mark.parametrize("weight", [None, 2.5])
-def test_binary_cross_entropy_and_its_gradient_are_those_of_pytorch(torch, weight):
-    rng = np.random.default_rng(3)
-    logits, targets = rng.normal(size=(2, 20)).astype(np.float32)
-    targets = 1 / (1 + np.exp(-targets))
-    value, gradient = jax.value_and_grad(losses.binary_cross_entropy)(
-        jnp.asarray(logits), jnp.asarray(targets), positive_weight=weight
-    )
-    z = torch.tensor(logits, requires_grad=True)
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(
-        z, torch.tensor(targets), pos_weight=None if weight is None else torch.tensor(weight)
-    )
+def assert_is_torch(torch, ours, theirs, x):
+    """Both losses and their gradients agree at `x`."""
+    value, gradient = jax.value_and_grad(ours)(as_jax(x))
+    z = torch.tensor(np.asarray(x), requires_grad=True)
+    expected = theirs(z)
     expected.backward()
     np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
     np.testing.assert_allclose(gradient, z.grad.numpy(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.peer
-def test_mean_squared_error_is_that_of_pytorch(torch):
-    predictions, targets = np.random.default_rng(4).normal(size=(2, 5, 3)).astype(np.float32)
-    np.testing.assert_allclose(
-        losses.mean_squared_error(jnp.asarray(predictions), jnp.asarray(targets)),
-        torch.nn.functional.mse_loss(torch.tensor(predictions), torch.tensor(targets)).item(),
-        rtol=1e-6,
+def test_cross_entropy_and_its_gradient_are_those_of_pytorch(torch):
+    logits, targets, mask = some_tokens()
+    y = torch.tensor(np.where(mask, targets, -100)).long()
+    w = np.linspace(0.5, 2, CLASSES).astype(np.float32)
+    for weights, smoothing in itertools.product((None, w), (0.0, 0.2)):
+        ours = {"class_weights": as_jax(weights), "label_smoothing": smoothing}
+        weight = None if weights is None else torch.tensor(weights)
+        theirs = functools.partial(
+            torch.nn.functional.cross_entropy, weight=weight, label_smoothing=smoothing
+        )
+        assert_is_torch(
+            torch,
+            lambda z, options=ours: losses.cross_entropy(z, targets, mask=mask, **options),
+            lambda z, loss=theirs: loss(z.reshape(-1, CLASSES), y.reshape(-1)),
+            logits,
+        )
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("weight", [None, 2.5])
+def test_losses_of_numbers_are_those_of_pytorch(torch, weight):
+    logits, targets = np.random.default_rng(3).normal(size=(2, 20, 3)).astype(np.float32)
+    of_torch, y = torch.nn.functional, torch.tensor(targets)
+    positive = None if weight is None else torch.tensor(weight)
+    assert_is_torch(
+        torch,
+        lambda z: losses.binary_cross_entropy(
+            z, jax.nn.sigmoid(as_jax(targets)), positive_weight=weight
+        ),
+        lambda z: of_torch.binary_cross_entropy_with_logits(z, y.sigmoid(), pos_weight=positive),
+        logits,
     )
+    mean_squared_error = lambda z: losses.mean_squared_error(z, as_jax(targets))
+    assert_is_torch(torch, mean_squared_error, lambda z: of_torch.mse_loss(z, y), logits)
 
 
 @pytest.mark.peer
 def test_the_regularisers_of_activations_are_those_of_awd_lstm_in_pytorch(torch):
     ys, _, _ = some_outputs()
-    for ours, theirs in [
-        (losses.activation_regularization, lambda h: h.pow(2).mean()),
-        (losses.temporal_activation_regularization, lambda h: (h[1:] - h[:-1]).pow(2).mean()),
-    ]:
-        value, gradient = jax.value_and_grad(ours)(jnp.asarray(ys))
-        h = torch.tensor(ys, requires_grad=True)
-        expected = theirs(h)
-        expected.backward()
-        np.testing.assert_allclose(value, expected.item(), rtol=1e-6)
-        np.testing.assert_allclose(gradient, h.grad.numpy(), rtol=1e-5, atol=1e-7)
+    squares = lambda h: h.pow(2).mean()
+    assert_is_torch(torch, losses.activation_regularization, squares, ys)
+    changes = lambda h: (h[1:] - h[:-1]).pow(2).mean()
+    assert_is_torch(torch, losses.temporal_activation_regularization, changes, ys)
 
 
-# Refusals -----------------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 LOGITS, TARGETS = jnp.zeros((5, 3, CLASSES)), jnp.zeros((5, 3), jnp.int32)
@@ -576,7 +508,6 @@ OVER_CLASSES = (
 )
 
 
-@pytest.mark.parametrize("loss", OVER_CLASSES)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -589,90 +520,76 @@ OVER_CLASSES = (
         ({"mask": MASK.astype(jnp.int32)}, "mask is int32; expected bool"),
     ],
 )
-def test_a_loss_over_classes_refuses_what_does_not_fit(loss, arguments, message):
+def test_a_loss_over_classes_validates_shapes_and_dtypes(arguments, message):
     arguments = {"logits": LOGITS, "targets": TARGETS, "mask": MASK} | arguments
-    with pytest.raises(ValueError, match=message):
-        jax.eval_shape(loss, **arguments)
+    for loss in OVER_CLASSES:
+        with pytest.raises(ValueError, match=message):
+            jax.eval_shape(loss, **arguments)
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1.0, math.nan])
-def test_label_smoothing_outside_zero_to_one_is_refused(smoothing):
-    with pytest.raises(ValueError, match="label_smoothing"):
-        losses.cross_entropy(LOGITS, TARGETS, label_smoothing=smoothing)
-
-
-@pytest.mark.parametrize("shape", [(), (CLASSES - 1,), (1, CLASSES)])
-def test_class_weights_of_a_wrong_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"class_weights has shape .* but logits has 7 classes"):
-        losses.cross_entropy(LOGITS, TARGETS, class_weights=jnp.ones(shape))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"targets": jnp.zeros(3)}, r"targets has shape \(3,\) but logits has \(4,\)"),
-        ({"logits": jnp.zeros(4, jnp.int32)}, "logits is int32"),
-        ({"mask": jnp.ones(3, bool)}, r"mask has shape \(3,\)"),
-        ({"mask": jnp.ones(4)}, "mask is float32"),
-        ({"positive_weight": 0.0}, "positive_weight: expected a positive number, got 0.0"),
-        ({"positive_weight": jnp.ones(4)}, r"positive_weight has shape \(4,\)"),
-    ],
-)
-def test_binary_cross_entropy_refuses_what_does_not_fit(arguments, message):
-    arguments = {"logits": jnp.zeros(4), "targets": jnp.zeros(4)} | arguments
-    with pytest.raises(ValueError, match=message):
-        losses.binary_cross_entropy(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+FOUR, PAIRS = jnp.zeros(4), jnp.zeros((4, 2))
+OTHER_MASK = r"mask has shape \({}\) but there are tokens \({}\)"
+ERRORS = [
+    *(
+        (losses.cross_entropy, (LOGITS, TARGETS), {"label_smoothing": e}, "label_smoothing")
+        for e in (-0.1, 1.0, math.nan)
+    ),
+    *(
         (
-            {"targets": jnp.zeros((4, 1))},
-            r"targets has shape \(4, 1\) but predictions has \(4, 2\)",
-        ),
-        ({"predictions": jnp.zeros((4, 2), jnp.int32)}, "predictions is int32"),
-        ({"predictions": jnp.zeros(()), "targets": jnp.zeros(())}, "predictions is a scalar"),
-        ({"mask": jnp.ones((4, 2), bool)}, r"mask has shape \(4, 2\) but there are tokens \(4,\)"),
-    ],
-)
-def test_mean_squared_error_refuses_what_does_not_fit(arguments, message):
-    arguments = {"predictions": jnp.zeros((4, 2)), "targets": jnp.zeros((4, 2))} | arguments
+            losses.cross_entropy,
+            (LOGITS, TARGETS),
+            {"class_weights": jnp.ones(shape)},
+            r"class_weights has shape .* but logits has 7 classes",
+        )
+        for shape in ((), (CLASSES - 1,), (1, CLASSES))
+    ),
+    *(
+        (losses.binary_cross_entropy, *case)
+        for case in [
+            ((FOUR, jnp.zeros(3)), {}, r"targets has shape \(3,\) but logits has \(4,\)"),
+            ((FOUR.astype(jnp.int32), FOUR), {}, "logits is int32"),
+            ((FOUR, FOUR), {"mask": jnp.ones(3, bool)}, r"mask has shape \(3,\)"),
+            ((FOUR, FOUR), {"mask": jnp.ones(4)}, "mask is float32"),
+            ((FOUR, FOUR), {"positive_weight": 0.0}, "expected a positive number, got 0.0"),
+            ((FOUR, FOUR), {"positive_weight": FOUR}, r"positive_weight has shape \(4,\)"),
+        ]
+    ),
+    *(
+        (losses.mean_squared_error, *case)
+        for case in [
+            ((PAIRS, PAIRS[:, 1:]), {}, r"has shape \(4, 1\) but predictions has \(4, 2\)"),
+            ((PAIRS.astype(jnp.int32), PAIRS), {}, "predictions is int32"),
+            ((jnp.zeros(()), jnp.zeros(())), {}, "predictions is a scalar"),
+            ((PAIRS, PAIRS), {"mask": PAIRS == 0}, OTHER_MASK.format("4, 2", "4,")),
+        ]
+    ),
+    *(
+        (losses.temporal_activation_regularization, *case)
+        for case in [
+            ((PAIRS.astype(jnp.int32),), {}, "ys is int32; expected floating point"),
+            ((FOUR,), {}, r"ys has shape \(4,\); expected \[time, \*batch, features\]"),
+            ((PAIRS,), {"mask": jnp.ones(3, bool)}, OTHER_MASK.format("3,", "4,")),
+            ((PAIRS,), {"resets": PAIRS == 0}, r"resets has shape \(4, 2\) but there are tokens"),
+            ((PAIRS,), {"resets": FOUR}, "resets is float32; expected bool"),
+        ]
+    ),
+    (
+        losses.activation_regularization,
+        (jnp.zeros(()),),
+        {},
+        r"ys has shape \(\); expected \[\*tokens, features\]",
+    ),
+    (
+        losses.activation_regularization,
+        (PAIRS,),
+        {"mask": PAIRS == 0},
+        OTHER_MASK.format("4, 2", "4,"),
+    ),
+    (losses.mean_over, (jnp.ones(3), jnp.ones(2, bool)), {}, OTHER_MASK.format("2,", "3,")),
+]
+
+
+@pytest.mark.parametrize(("loss", "arguments", "options", "message"), ERRORS)
+def test_an_argument_that_does_not_fit_raises(loss, arguments, options, message):
     with pytest.raises(ValueError, match=message):
-        losses.mean_squared_error(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"ys": jnp.zeros((4, 2), jnp.int32)}, "ys is int32; expected floating point"),
-        ({"ys": jnp.zeros(4)}, r"ys has shape \(4,\); expected \[time, \*batch, features\]"),
-        ({"mask": jnp.ones(3, bool)}, r"mask has shape \(3,\) but there are tokens \(4,\)"),
-        ({"resets": jnp.ones((4, 2), bool)}, r"resets has shape \(4, 2\) but there are tokens"),
-        ({"resets": jnp.ones(4)}, "resets is float32; expected bool"),
-    ],
-)
-def test_temporal_activation_regularization_refuses_what_does_not_fit(arguments, message):
-    arguments = {"ys": jnp.zeros((4, 2))} | arguments
-    with pytest.raises(ValueError, match=message):
-        losses.temporal_activation_regularization(**arguments)
-
-
-def test_activation_regularization_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"ys has shape \(\); expected \[\*tokens, features\]"):
-        losses.activation_regularization(jnp.zeros(()))
-    with pytest.raises(ValueError, match=r"mask has shape \(4, 2\) but there are tokens \(4,\)"):
-        losses.activation_regularization(jnp.zeros((4, 2)), mask=jnp.ones((4, 2), bool))
-
-
-def test_mean_over_refuses_a_mask_of_another_shape():
-    with pytest.raises(ValueError, match=r"mask has shape \(2,\) but there are tokens \(3,\)"):
-        losses.mean_over(jnp.ones(3), jnp.ones(2, bool))
-
-
-def test_wide_targets_of_numpy_never_wrap_under_a_mask(unchecked):
-    logits, mask = jnp.zeros((5, 4)), jnp.ones(5, bool)
-    targets: Any = np.full(5, 2**32 + 1)
-    assert np.isnan(float(losses.cross_entropy(logits, targets, mask=mask)))
-    padded = losses.cross_entropy(logits, targets, mask=jnp.zeros(5, bool))
-    assert float(padded) == 0.0
+        loss(*arguments, **options)
