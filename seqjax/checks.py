@@ -1,6 +1,6 @@
-"""Refusals: each check raises a ValueError that names the argument, what was expected and what came.
+"""Argument checks: each raises a ValueError that names the argument, what was expected and what came.
 
-Shapes are static under `jax.jit`, so a check runs once, while tracing, and costs nothing at run time.
+Shapes are static under `jax.jit`, so a check runs while tracing and costs nothing at run time.
 """
 
 import math
@@ -14,56 +14,56 @@ import numpy as np
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether `value` is a plain number, of Python or NumPy, and so can be checked by its value."""
+    """Whether `value` is a number of Python or NumPy, whose value can be checked."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
 def positive(name: str, value: int) -> None:
-    """`value` is an integer of at least 1."""
+    """Check that `value` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}")
 
 
 def size(name: str, value: int) -> None:
-    """`value` is an integer of at least 0: an input may have no entries."""
+    """Check that `value` is an integer of at least 0: an input may be empty."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
         raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
 
 
 def fraction(name: str, value: float) -> None:
-    """`value` is a rate in [0, 1): the share that is dropped, never the share that is kept."""
+    """Check that `value` is a rate in [0, 1): a fraction to drop, not to keep."""
     if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a rate in [0, 1), got {value!r}")
 
 
 def finite_positive(name: str, value: float) -> None:
-    """`value` is a finite number above zero."""
+    """Check that `value` is a finite number above 0."""
     if not is_number(value) or not 0 < value < math.inf:  # NaN fails both comparisons
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
 def not_negative(name: str, value: float) -> None:
-    """`value` is a finite number of at least 0."""
+    """Check that `value` is a finite number of at least 0."""
     if not is_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
 
 
 def finite(name: str, value: float) -> None:
-    """`value` is a finite number."""
+    """Check that `value` is a finite number."""
     if not is_number(value) or not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
 
 
 def one_of(name: str, value: Any, known: Collection[Any]) -> None:
-    """`value` is one of the `known` names."""
-    # By type too: an array, compared with a name, would answer with an array.
+    """Check that `value` is one of the `known` values."""
+    # Compare types first: an array compared with a name gives an array.
     if not any(type(value) is type(k) and value == k for k in known):
         names = ", ".join(repr(k) for k in known)
         raise ValueError(f"{name}: expected one of {names}, got {value!r}")
 
 
 def floating(name: str, dtype: Any) -> None:
-    """`dtype` names a real floating-point type."""
+    """Check that `dtype` is a real floating-point dtype."""
     try:
         good = dtype is not None and jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
     except TypeError:
@@ -75,7 +75,7 @@ def floating(name: str, dtype: Any) -> None:
 
 
 def trailing(name: str, x: jax.Array, expected: int) -> None:
-    """The last axis of `x` has `expected` entries."""
+    """Check that the last axis of `x` has `expected` entries."""
     if x.ndim == 0 or x.shape[-1] != expected:
         raise ValueError(
             f"{name} has shape {x.shape}; expected [*batch, {expected}], "
@@ -84,7 +84,7 @@ def trailing(name: str, x: jax.Array, expected: int) -> None:
 
 
 def same_tree(name: str, came: Any, expected: Any, source: str, *, dtypes: bool = True) -> None:
-    """`came` has the structure and shapes of `expected`, which `source` made, and its dtypes."""
+    """Check that `came` has the structure, shapes and dtypes of `expected`, which `source` made."""
     if jax.tree.structure(came) != jax.tree.structure(expected):
         raise ValueError(
             f"{name} has structure {jax.tree.structure(came)}; "
@@ -102,19 +102,19 @@ def same_tree(name: str, came: Any, expected: Any, source: str, *, dtypes: bool 
 
 
 def instance(name: str, value: Any, kind: type) -> None:
-    """`value` is a `kind`."""
+    """Check that `value` is a `kind`."""
     if not isinstance(value, kind):
         raise ValueError(f"{name}: expected a {kind.__name__}, got {value!r}")
 
 
 def function(name: str, value: Any) -> None:
-    """`value` can be called."""
+    """Check that `value` is callable."""
     if not callable(value):
         raise ValueError(f"{name}: expected a function, got {value!r}")
 
 
 def array(name: str, value: Any) -> jax.Array:
-    """`value` as an array of JAX; a ValueError that names it where it is ragged, or no numbers."""
+    """Convert `value` to a JAX array; it must not be ragged or hold anything but numbers."""
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
@@ -125,7 +125,7 @@ def array(name: str, value: Any) -> jax.Array:
 
 
 def key(name: str, value: Any) -> None:
-    """`value` is one random key, or None."""
+    """Check that `value` is one random key or None."""
     typed = jnp.issubdtype(getattr(value, "dtype", np.int8), jax.dtypes.prng_key)
     raw = getattr(value, "dtype", None) == np.uint32  # as jax.random.PRNGKey makes them
     if value is None or (typed and value.ndim == 0) or (raw and value.ndim == 1):
@@ -135,7 +135,7 @@ def key(name: str, value: Any) -> None:
 
 
 def scalar(name: str, value: Any) -> jax.Array:
-    """`value` as an array, which is one real number."""
+    """Convert `value` to an array of one real number."""
     try:
         number = jnp.asarray(value)
         came = f"{number.dtype}{list(number.shape)}"
@@ -147,7 +147,7 @@ def scalar(name: str, value: Any) -> jax.Array:
 
 
 def shape(name: str, value: Any) -> tuple[int, ...]:
-    """`value` as the shape of an array, a tuple of sizes."""
+    """Convert `value` to the shape of an array."""
     try:
         return jax.eval_shape(lambda: jnp.zeros(tuple(value))).shape
     except TypeError:
@@ -157,7 +157,7 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
 
 
 def differentiable(name: str, tree: Any) -> None:
-    """All leaves of `tree` are floating point."""
+    """Check that all leaves of `tree` are floating point."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = array(f"{name}{jax.tree_util.keystr(path)}", leaf).dtype
         if not jnp.issubdtype(dtype, jnp.inexact):

@@ -1,4 +1,4 @@
-"""The fields that leaf cells share, checked by their names in one place."""
+"""Validation of the hyperparameters of leaf cells, by the names of their fields."""
 
 import dataclasses
 from typing import Any
@@ -10,23 +10,24 @@ from seqjax.gates import check_activation
 from seqjax.initializers import Initializer, check_initializer
 
 VECTORS = ("bias_init", "peephole_init", "threshold_init")
-"""Rules that draw a vector; every other `*_init` draws a matrix."""
+"""Fields whose rule draws a vector; every other `*_init` draws a matrix."""
 
 
 def check_fields(cell: Any) -> None:
-    """Refuse hyperparameters that make no cell, in the fields whose names say what they are.
+    """Validate the fields of a cell whose names say what they hold.
 
     features: a positive integer. param_dtype, dtype: floating point. *activation: a known name.
-    *_init: a rule or a known name, and one that can draw an array of that rank. *_bias: a finite
-    number or a rule. None passes where it is the default. Dtypes are kept as types, so that a cell
-    made with "float32" is the one made with jnp.float32, and hashes alike.
+    *_init: a rule or a known name that can draw an array of that rank. *_bias: a finite number or a
+    rule. None passes where it is the default. A dtype is stored as a type, so that cells made with
+    "float32" and jnp.float32 are equal.
 
-    Raises a ValueError that names the cell and the field: `LSTM: features: expected ...`.
+    Raises:
+        ValueError: a field is invalid; the message names cell and field: `LSTM: features: expected ...`.
     """
     for field in dataclasses.fields(cell):
         where = f"{type(cell).__name__}: {field.name}"
-        value = getattr(cell, field.name)
-        if _is_absent(field, value):
+        value: Any = getattr(cell, field.name)
+        if value is None and field.default is None:
             continue
         if field.name == "features":
             checks.positive(where, value)
@@ -41,8 +42,3 @@ def check_fields(cell: Any) -> None:
             check_initializer(where, value, rank=1)
         elif field.name.endswith("_bias"):
             checks.finite(where, value)
-
-
-def _is_absent(field: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether the field is left at a default of None."""
-    return value is None and field.default is None
