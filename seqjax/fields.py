@@ -26,9 +26,9 @@ def check_fields(cell: Any) -> None:
     """
     for field in dataclasses.fields(cell):
         where = f"{type(cell).__name__}: {field.name}"
-        value: Any = getattr(cell, field.name)
-        if value is None and field.default is None:
+        if field.default is None and getattr(cell, field.name) is None:
             continue
+        value = getattr(cell, field.name)
         if field.name == "features":
             checks.positive(where, value)
         elif field.name.endswith("dtype"):
