@@ -238,7 +238,7 @@ def clipped_adamw(
     # optax injects Python numbers and arrays only. By default their dtype would be the parameters'.
     plain = {n: v.item() if isinstance(v, np.number) else v for n, (v, _) in values.items()}
     injected = optax.inject_hyperparams(_clipped_adamw, "mask", hyperparam_dtype=jnp.float32)
-    return _in_float32(injected(**plain, mask=mask))
+    return _promoting(injected(**plain, mask=mask))
 
 
 def warmup_cosine(learning_rate: float, steps: int, *, warmup: float = 0.1) -> optax.Schedule:
@@ -306,7 +306,7 @@ def _clipped_adamw(
     learning_rate: Any, clip_norm: Any, weight_decay: Any, b1: Any, b2: Any, eps: Any, mask: Any
 ) -> optax.GradientTransformation:
     adamw = optax.adamw(learning_rate, b1, b2, eps, weight_decay=weight_decay, mask=mask)
-    return skip_non_finite(optax.chain(_clip_by_global_norm(clip_norm), adamw))
+    return skip_non_finite(_in_float32(optax.chain(_clip_by_global_norm(clip_norm), adamw)))
 
 
 def _clip_by_global_norm(threshold: Any) -> optax.GradientTransformation:
@@ -338,23 +338,32 @@ def _recorded(state: Any, before: Array, after: Array, changed: Array) -> ClipSt
     )
 
 
-def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """Run `inner` in at least float32, and return updates in the dtypes of the gradients.
 
-    It runs under standard dtype promotion, since optax mixes floats and integers.
+    Inside `skip_non_finite`: across its `lax.cond` the wide gradients and updates would be stored.
     """
-    inner = optax.with_extra_args_support(inner)
 
-    def init(params: Any) -> Any:
-        with jax.numpy_dtype_promotion("standard"):
-            return inner.init(_widen(params))
-
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
-        with jax.numpy_dtype_promotion("standard"):
-            wide, state = inner.update(_widen(updates), state, _widen(params), **extra_args)
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        wide, state = inner.update(_widen(updates), state, _widen(params))
         return jax.tree.map(lambda w, g: w.astype(g.dtype), wide, updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformation(lambda params: inner.init(_widen(params)), update)
+
+
+def _promoting(
+    inner: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Run `inner` under standard dtype promotion: optax and its schedules mix floats and integers."""
+
+    def promoting(function: Any) -> Any:
+        def call(*args: Any, **extra_args: Any) -> Any:
+            with jax.numpy_dtype_promotion("standard"):
+                return function(*args, **extra_args)
+
+        return call
+
+    return optax.GradientTransformationExtraArgs(promoting(inner.init), promoting(inner.update))
 
 
 def _widen(tree: Any) -> Any:
