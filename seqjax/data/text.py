@@ -1,20 +1,39 @@
-"""Text and bytes from files, rows of token ids, and their split by position."""
+"""Files as text, bytes and numbered lines; rows of token ids and their split by position."""
 
 import codecs
 import gzip
 import importlib.resources
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int32
 
-GZIP = b"\x1f\x8b"
-LARGEST = np.iinfo(np.int32).max
+GZIP, NEWLINE = b"\x1f\x8b", b"\n"
+LIMIT = 2**31
 FilePath: TypeAlias = str | os.PathLike[str]
+
+
+Found = TypeVar("Found")
+
+
+class Line(NamedTuple):
+    """One line of a file, without its end; numbers count from 1."""
+
+    path: str
+    number: int
+    raw: bytes
+
+    def parse(self, read: Callable[[str], Found]) -> Found:
+        """Return `read` of the text. A ValueError, also for bytes that are not UTF-8, names the line."""
+        try:
+            return read(self.raw.decode("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{self.path}, line {self.number}: {error}") from None
 
 
 def stored(path: FilePath) -> str:
@@ -33,49 +52,44 @@ def read_bytes(path: FilePath) -> bytes:
     Raises FileNotFoundError or IsADirectoryError if there is no such file, and a ValueError for an empty
     file or a damaged gzip file.
     """
-    name = stored(path)
-    return _raw(name) if name == os.fspath(path) else unpacked(name)
+    return unpacked(path, unpack=stored(path) != os.fspath(path))
 
 
-def _raw(name: str) -> bytes:
-    file = Path(name)
-    if file.is_dir():
-        raise IsADirectoryError(f"{file} is a directory; expected a file")
-    if not file.exists():
-        raise FileNotFoundError(f"{file} does not exist (looked from {Path.cwd()})")
-    if not (raw := file.read_bytes()):
-        raise ValueError(f"{file} is empty; expected a file with text in it")
-    return raw
-
-
-def unpacked(path: FilePath) -> bytes:
-    """Read a file; if its content is packed by gzip, whatever its name, unpack it.
+def unpacked(path: FilePath, *, unpack: bool = True) -> bytes:
+    """Read a file, and unpack what gzip packed, whatever its name.
 
     No UTF-8 text and no idx file begins as a gzip file does. Raises the errors of `read_bytes`.
     """
-    name = stored(path)
-    raw = _raw(name)
-    if not raw.startswith(GZIP):
-        return raw
+    file = Path(stored(path))
+    if not file.exists():
+        raise FileNotFoundError(f"{file} does not exist (looked from {Path.cwd()})")
+    raw = file.read_bytes()
     try:
-        inside = gzip.decompress(raw)
+        raw = gzip.decompress(raw) if unpack and raw.startswith(GZIP) else raw
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(
-            f"{name} cannot be unpacked ({error}); expected a whole gzip file: fetch it again"
+            f"{file} cannot be unpacked ({error}); expected a whole gzip file: fetch it again"
         ) from None
-    if not inside:
-        raise ValueError(f"{name} holds nothing once unpacked; expected a file with data")
-    return inside
+    if not raw:
+        raise ValueError(f"{file} is empty; expected a file with data")
+    return raw
 
 
-def unmarked(path: FilePath) -> bytes:
+def _unmarked(path: FilePath) -> bytes:
     """Read and unpack a file, without a byte-order mark at the start."""
     raw = unpacked(path).removeprefix(codecs.BOM_UTF8)
     if not raw:
-        raise ValueError(
-            f"{stored(path)}, line 1: nothing but a byte-order mark; expected a file with text in it"
-        )
+        raise ValueError(f"{stored(path)} holds nothing but a byte-order mark; expected text")
     return raw
+
+
+def read_lines(path: FilePath) -> list[Line]:
+    r"""Read the lines of a file, at least one, cut at "\n" or "\r\n" alone."""
+    # Other line ends of Unicode, such as U+2028, occur inside sentences.
+    name, raws = stored(path), _unmarked(path).split(NEWLINE)
+    if not raws[-1]:
+        raws.pop()
+    return [Line(name, n, raw.removesuffix(b"\r")) for n, raw in enumerate(raws, start=1)]
 
 
 def read_text(path: FilePath) -> str:
@@ -86,16 +100,14 @@ def read_text(path: FilePath) -> str:
     Raises FileNotFoundError or IsADirectoryError if there is no such file, and a ValueError for an empty
     file, a damaged gzip file, or bytes that are not UTF-8.
     """
-    raw = unmarked(path)
+    raw = _unmarked(path)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = raw[: error.start]
-        line, offset = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1)
+        number = raw.count(NEWLINE, 0, error.start) + 1
         raise ValueError(
-            f"{stored(path)} is not UTF-8: byte 0x{raw[error.start]:02x} at offset {offset} of line "
-            f"{line}; convert the file, or use its bytes as tokens: seqjax.data.read_bytes and "
-            "ByteTokenizer"
+            f"{stored(path)}, line {number}: {error}; convert the file, or use its bytes as tokens: "
+            "seqjax.data.read_bytes and ByteTokenizer"
         ) from None
 
 
@@ -125,15 +137,12 @@ def one_row(name: str, ids: npt.ArrayLike, size: int | None = None) -> Int32[np.
         return np.zeros(0, np.int32)  # the dtype of an empty list is float64
     if not np.issubdtype(row.dtype, np.integer):
         raise ValueError(f"{name} is {row.dtype}; expected token ids, which are integers")
-    smallest, largest = int(row.min()), int(row.max())
-    if smallest < 0 or largest > LARGEST:
-        wrong = smallest if smallest < 0 else largest
-        raise ValueError(f"{name} holds {wrong}; expected token ids in [0, {LARGEST}]")
-    if size is not None and largest >= size:
-        position = int((row >= size).argmax())
+    limit = LIMIT if size is None else size
+    wrong = np.flatnonzero((row < 0) | (row >= limit))
+    if wrong.size:
         raise ValueError(
-            f"{name}: id {row[position]} at position {position} is outside the vocabulary; "
-            f"expected ids in [0, {size})"
+            f"{name}: id {row[wrong[0]]} at position {wrong[0]} is outside the vocabulary; "
+            f"expected ids in [0, {limit})"
         )
     return row.astype(np.int32, copy=False)
 

@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 
 from seqjax.data import read_bytes, read_text, shakespeare, split
 
-either = pytest.mark.parametrize("read", [read_text, read_bytes])
-
 
 def test_shakespeare_is_the_text_of_char_rnn():
     text = shakespeare()
@@ -39,18 +37,6 @@ def test_the_packed_file_is_read_only_where_the_plain_one_is_missing(tmp_path: P
     assert read_text(tmp_path / "train.txt") == "plain"
 
 
-@either
-def test_a_missing_file_a_directory_and_an_empty_file_are_named(read, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"none\.txt does not exist \(looked from /"):
-        read("none.txt")
-    with pytest.raises(IsADirectoryError, match="is a directory; expected a file"):
-        read(tmp_path)
-    (tmp_path / "empty.txt").touch()
-    with pytest.raises(ValueError, match=r"empty\.txt is empty; expected a file with text"):
-        read("empty.txt")
-
-
 @pytest.mark.parametrize(
     ("raw", "line"),
     [(b"caf\xe9 au lait", 1), (b"\xef\xbb\xbfcaf\xe9", 1), (b"n\xc3\xa9\n\ncaf\xe9\n", 3)],
@@ -59,10 +45,10 @@ def test_bytes_that_are_not_utf_8_are_named_with_their_line_and_a_way_out(raw, l
     file = tmp_path / "latin.txt"
     file.write_bytes(raw)
     expected = (
-        f"{file} is not UTF-8: byte 0xe9 at offset 3 of line {line}; convert the file, or use its "
-        "bytes as tokens: seqjax.data.read_bytes and ByteTokenizer"
+        "; convert the file, or use its bytes as tokens: seqjax.data.read_bytes and ByteTokenizer"
     )
-    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+    where = f"^{file}, line {line}: 'utf-8' codec can't decode byte 0xe9 "
+    with pytest.raises(ValueError, match=f"{where}.*{re.escape(expected)}$"):
         read_text(file)
     assert read_bytes(file) == raw
 

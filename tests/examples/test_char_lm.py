@@ -63,8 +63,8 @@ def test_a_run_is_never_written_over(trained: Trained, text_file: Path, script: 
     [
         (b"ten chars.", "split: 10 tokens with train=0.9 make parts of 9 and 1"),
         (b"a bit more text, not enough", "a lane holds 12; expected at least one window"),
-        (b"", "is empty; expected a file with text in it"),
-        (b"caf\xe9 au lait", "is not UTF-8: byte 0xe9 at offset 3"),
+        (b"", "is empty; expected a file with data"),
+        (b"caf\xe9 au lait", "can't decode byte 0xe9 in position 3"),
         (None, "does not exist"),
     ],
     ids=["two parts", "one window", "empty", "undecodable", "missing"],
