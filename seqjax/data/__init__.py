@@ -19,7 +19,6 @@ from seqjax.data.series import ForecastWindows as ForecastWindows
 from seqjax.data.series import Scaling as Scaling
 from seqjax.data.series import forecast_windows as forecast_windows
 from seqjax.data.series import split_by_position as split_by_position
-from seqjax.data.subwords import BPETokenizer as BPETokenizer
 from seqjax.data.synthetic import AddingBatch as AddingBatch
 from seqjax.data.synthetic import SymbolBatch as SymbolBatch
 from seqjax.data.synthetic import adding_problem as adding_problem
@@ -29,6 +28,7 @@ from seqjax.data.text import read_bytes as read_bytes
 from seqjax.data.text import read_text as read_text
 from seqjax.data.text import shakespeare as shakespeare
 from seqjax.data.text import split as split
+from seqjax.data.tokenizers import BPETokenizer as BPETokenizer
 from seqjax.data.tokenizers import ByteTokenizer as ByteTokenizer
 from seqjax.data.tokenizers import CharTokenizer as CharTokenizer
 from seqjax.data.tokenizers import Stream as Stream

@@ -1,13 +1,14 @@
-"""Files as text, bytes and numbered lines; rows of token ids and their split by position."""
+"""Files as text, bytes, JSON and numbered lines; rows of token ids and their split by position."""
 
 import codecs
 import gzip
 import importlib.resources
+import json
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +123,24 @@ def shakespeare() -> str:
     """
     asset = importlib.resources.files("seqjax.data") / "assets" / "tinyshakespeare.txt.gz"
     return gzip.decompress(asset.read_bytes()).decode("utf-8")
+
+
+def restored(name: str, path: FilePath, what: str, kinds: Mapping[str, Callable[..., Any]]) -> Any:
+    """Return `kinds[kind](**fields)` of the JSON object {"kind": kind, **fields} in a file.
+
+    Lists become tuples. Raises a ValueError, by which function `name` says that the file holds no
+    `what`, and FileNotFoundError if there is no such file.
+    """
+    frozen = lambda value: tuple(map(frozen, value)) if isinstance(value, list) else value
+    try:
+        saved = json.loads(Path(path).read_text(encoding="utf-8"))
+        fields = {field: frozen(value) for field, value in saved.items() if field != "kind"}
+        return kinds[saved["kind"]](**fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{name}: {os.fspath(path)} holds no {what} ({error!r}); expected a file that `save` "
+            f"wrote, of kind {', '.join(kinds)}"
+        ) from error
 
 
 def one_row(name: str, ids: npt.ArrayLike, size: int | None = None) -> Int32[np.ndarray, " tokens"]:

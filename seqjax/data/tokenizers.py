@@ -1,14 +1,15 @@
-"""Tokenizers map text to ids and back: the contract, and characters, bytes and words."""
+"""Tokenizers map text to ids and back: the contract, characters, bytes, words and byte pairs."""
 
 import abc
 import codecs
 import collections
 import dataclasses
 import functools
+import importlib
+import io
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,24 +17,28 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int32, UInt32
 
-from seqjax.data.text import FilePath, one_row
+from seqjax.data.text import FilePath, one_row, restored
 
-# Little-endian code points: without the byte order, Python would write a mark before the text.
-ENCODING, POINT = "utf-32-le", "<u4"
 UNKNOWN, NEWLINE = "<unk>", "\n"
 WORD = re.compile(r"\n|\S+")
+LEAST_FREQUENCY = 2  # a merge that training saw once saves nothing
+BLOCK = 4096  # lines encoded at once: `tokenizers` makes an object for each line and each token
 
 
-class Stream(abc.ABC):
-    """Decode ids one at a time. The pieces, and then that of `end`, join to `decode` of all ids."""
+@dataclasses.dataclass
+class Stream:
+    """Decode ids one at a time. The pieces, and then that of `end`, join to `decode` of all ids.
 
-    @abc.abstractmethod
+    piece: returns the text that a token completes; empty while a character is incomplete.
+    end: returns what is left after the last token: U+FFFD for an incomplete character.
+    """
+
+    piece: Callable[[int], str]
+    end: Callable[[], str] = str
+
     def __call__(self, token: int) -> str:
-        """Return the text that `token` completes; empty while a character is incomplete."""
-
-    def end(self) -> str:
-        """Return what is left after the last token: U+FFFD for an incomplete character."""
-        return ""
+        """Return the text that `token` completes."""
+        return self.piece(token)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Tokenizer(abc.ABC):
 
     Concrete tokenizers are frozen dataclasses, so two with the same vocabulary are equal. Their fields
     are text and tuples of text, which `save` writes as JSON and `load_tokenizer` reads; `kind` names the
-    class in the file.
+    class in the file. A lone surrogate in a text, which is not a character, raises a ValueError.
     """
 
     kind: ClassVar[str]
@@ -86,27 +91,7 @@ def load_tokenizer(path: FilePath) -> Tokenizer:
 
     Raises FileNotFoundError if there is no such file, and a ValueError if it holds no tokenizer.
     """
-    frozen = lambda value: tuple(map(frozen, value)) if isinstance(value, list) else value
-    try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        fields = {name: frozen(value) for name, value in saved.items() if name != "kind"}
-        return Tokenizer.kinds[saved["kind"]](**fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"load_tokenizer: {os.fspath(path)} holds no tokenizer ({error!r}); "
-            f"expected a file that Tokenizer.save wrote, of kind {', '.join(Tokenizer.kinds)}"
-        ) from error
-
-
-def encoded(name: str, text: str, encoding: str = "utf-8") -> bytes:
-    """Encode `text`. Raises a ValueError for a lone surrogate, which is not a character."""
-    try:
-        return text.encode(encoding)
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{name}: text holds a lone surrogate, U+{ord(text[error.start]):04X}, at position "
-            f"{error.start}; expected Unicode characters: decode the bytes it came from as UTF-8"
-        ) from None
+    return restored("load_tokenizer", path, "tokenizer", Tokenizer.kinds)
 
 
 class Utf8Tokenizer(Tokenizer):
@@ -132,25 +117,11 @@ class Utf8Tokenizer(Tokenizer):
 
     def stream(self) -> Stream:
         """Return a decoder that takes one id at a time; a character appears with its last byte."""
-        return Utf8Stream(self)
-
-
-class Utf8Stream(Stream):
-    """Decode tokens of UTF-8 bytes; a character appears with its last byte."""
-
-    def __init__(self, tokenizer: Utf8Tokenizer) -> None:
-        """Start before the first token."""
-        self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def __call__(self, token: int) -> str:
-        """Return the characters that end in `token`."""
-        (token,) = self._tokenizer.known([token])
-        return self._decoder.decode(self._tokenizer.pieces[token])
-
-    def end(self) -> str:
-        """Return U+FFFD if the last character is incomplete."""
-        return self._decoder.decode(b"", final=True)
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        return Stream(
+            lambda token: decoder.decode(self.pieces[self.known([token])[0]]),
+            lambda: decoder.decode(b"", final=True),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,27 +141,24 @@ class CharTokenizer(Utf8Tokenizer):
 
     def __post_init__(self) -> None:
         """Validate the characters."""
-        if not self.characters:
-            raise ValueError("CharTokenizer: characters is empty; expected at least one character")
-        if np.any(self._points[1:] <= self._points[:-1]):
+        if not self.characters or np.any(self._points[1:] <= self._points[:-1]):
             raise ValueError(
-                "CharTokenizer: characters must be distinct and ascend; "
-                "CharTokenizer.train(text) makes them so"
+                f"CharTokenizer: characters: expected one or more, distinct and ascending, as "
+                f"CharTokenizer.train(text) makes them, got {self.characters!r:.60}"
             )
 
     @classmethod
     def train(cls, text: str) -> "CharTokenizer":
         """Make a token for each distinct character of `text`, which must not be empty."""
-        encoded("CharTokenizer.train", text)
         return cls("".join(sorted(set(text))))
 
     def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
         """Return one id per character. Raises a ValueError for a character not seen in training."""
-        points = _code_points("CharTokenizer.encode", text)
+        points = _code_points(text)
         ids = np.minimum(np.searchsorted(self._points, points), self.size - 1)
-        unseen = self._points[ids] != points
-        if unseen.any():
-            position = int(unseen.argmax())
+        unseen = np.flatnonzero(self._points[ids] != points)
+        if unseen.size:
+            position = int(unseen[0])
             raise ValueError(
                 f"CharTokenizer.encode: {text[position]!r} (U+{ord(text[position]):04X}) at position "
                 f"{position} was not in the training text, which had {self.size} distinct "
@@ -206,11 +174,12 @@ class CharTokenizer(Utf8Tokenizer):
 
     @functools.cached_property
     def _points(self) -> UInt32[np.ndarray, " size"]:
-        return _code_points("CharTokenizer", self.characters)
+        return _code_points(self.characters)
 
 
-def _code_points(name: str, text: str) -> UInt32[np.ndarray, " characters"]:
-    return np.frombuffer(encoded(name, text, ENCODING), POINT)
+def _code_points(text: str) -> UInt32[np.ndarray, " characters"]:
+    # Without the byte order, Python would write a mark before the text.
+    return np.frombuffer(text.encode("utf-32-le"), "<u4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +200,7 @@ class ByteTokenizer(Utf8Tokenizer):
 
     def encode(self, text: str | bytes) -> Int32[np.ndarray, " tokens"]:
         """Return the ids of `text` in UTF-8, or of raw bytes, as `read_bytes` returns them."""
-        raw = encoded("ByteTokenizer.encode", text) if isinstance(text, str) else text
+        raw = text.encode() if isinstance(text, str) else text
         return np.frombuffer(raw, np.uint8).astype(np.int32)
 
 
@@ -269,14 +238,8 @@ class WordTokenizer(Tokenizer):
         Words of equal frequency are sorted by their characters. Raises a ValueError for an empty text
         and for a size below 2.
         """
-        if not text:
-            raise ValueError("WordTokenizer.train: text is empty; expected text to train on")
-        if size < 2:
-            raise ValueError(
-                f"WordTokenizer.train: size is {size}; expected at least 2, {UNKNOWN!r} and one word"
-            )
-        encoded("WordTokenizer.train", text)
-        counts = collections.Counter(match.group() for match in WORD.finditer(text))
+        _check_training("WordTokenizer", text, size, 2, f"{UNKNOWN!r} and one word")
+        counts = collections.Counter(WORD.findall(text))
         # Some corpora, such as WikiText, hold "<unk>" as a word, which is the unknown token itself.
         del counts[UNKNOWN]
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
@@ -289,7 +252,7 @@ class WordTokenizer(Tokenizer):
 
     def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
         """Return the ids of `text`; 0, the id of "<unk>", for an unknown word."""
-        encoded("WordTokenizer.encode", text)
+        text.encode()  # raises for a lone surrogate
         known = self._ids
         return np.fromiter((known.get(m.group(), 0) for m in WORD.finditer(text)), np.int32)
 
@@ -300,23 +263,127 @@ class WordTokenizer(Tokenizer):
 
     def stream(self) -> Stream:
         """Return a decoder that takes one id at a time; a word comes with the space before it."""
-        return WordStream(self)
+        before = NEWLINE
+
+        def piece(token: int) -> str:
+            nonlocal before
+            last, before = before, self.decode([token])
+            return before if NEWLINE in (last, before) else f" {before}"
+
+        return Stream(piece)
 
     @functools.cached_property
     def _ids(self) -> Mapping[str, int]:
         return {word: i for i, word in enumerate(self.words)}
 
 
-class WordStream(Stream):
-    """Decode one word per id, with the space that separates it from the word before."""
+def byte_symbols() -> dict[str, int]:
+    """Return the visible character that stands for each byte in byte-level BPE, ascending.
 
-    def __init__(self, tokenizer: WordTokenizer) -> None:
-        """Start before the first word of `tokenizer`."""
-        self._tokenizer, self._before = tokenizer, NEWLINE
+    Printable bytes of Latin-1 stand for themselves; the other 68 are moved to U+0100 and above.
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    symbols = {chr(byte): byte for byte in printable}
+    return symbols | {chr(256 + rank): byte for rank, byte in enumerate(others)}
 
-    def __call__(self, token: int) -> str:
-        """Return the word of `token`."""
-        word = self._tokenizer.decode([token])
-        space = "" if NEWLINE in (self._before, word) else " "
-        self._before = word
-        return space + word
+
+@dataclasses.dataclass(frozen=True)
+class BPETokenizer(Utf8Tokenizer):
+    """Byte-pair encoding: tokens 0 … 255 are single bytes, each other token joins two earlier ones.
+
+    `merges` are the pairs that are joined, in order, spelled with `byte_symbols`. Text is first cut as
+    in GPT-2 (words with the space before them, numbers, punctuation) and never joined across a newline.
+    `decode(encode(text))` is `text` for any text.
+
+    Needs the `tokenizers` package: pip install 'seqjax[text]'.
+
+    References: Sennrich, Haddow, Birch 2016; on bytes: Radford et al. 2019.
+
+    >>> tokenizer = BPETokenizer.train("low lower lowest low", size=258)
+    >>> tokenizer.merges
+    (('l', 'o'), ('lo', 'w'))
+    >>> tokenizer.encode("slow").tolist(), tokenizer.decode([82, 257])
+    ([82, 257], 'slow')
+    """
+
+    merges: tuple[tuple[str, str], ...]
+    kind: ClassVar[str] = "bpe"
+
+    def __post_init__(self) -> None:
+        """Validate that each merge joins tokens that exist by then."""
+        known = set(byte_symbols())
+        for rank, (left, right) in enumerate(self.merges):
+            if left not in known or right not in known:
+                raise ValueError(
+                    f"BPETokenizer: merge {rank} joins {left!r} and {right!r}; expected two bytes or "
+                    "results of earlier merges; BPETokenizer.train(text, size) makes them so"
+                )
+            known.add(left + right)
+
+    @classmethod
+    def train(cls, text: str, size: int) -> "BPETokenizer":
+        """Learn at most `size` tokens; fewer if `text` holds no other pair twice.
+
+        Raises a ValueError for an empty text and for a size below 256, one token per byte.
+        """
+        _check_training("BPETokenizer", text, size, 256, "one token a byte")
+        trainer = _package().trainers.BpeTrainer(
+            vocab_size=size,
+            min_frequency=LEAST_FREQUENCY,
+            initial_alphabet=list(byte_symbols()),
+            show_progress=False,
+        )
+        tokenizer = cls(())._byte_level
+        tokenizer.train_from_iterator(io.StringIO(text, newline=NEWLINE), trainer)
+        merges = json.loads(tokenizer.to_str())["model"]["merges"]
+        return cls(tuple((left, right) for left, right in merges))
+
+    def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
+        """Return the ids of `text`."""
+        text.encode()  # raises for a lone surrogate
+        lines = list(io.StringIO(text, newline=NEWLINE))
+        ids = [np.zeros(0, np.int32)]
+        for start in range(0, len(lines), BLOCK):
+            block = lines[start : start + BLOCK]
+            found = self._byte_level.encode_batch_fast(block, add_special_tokens=False)
+            ids.extend(np.array(line.ids, np.int32) for line in found)
+        return np.concatenate(ids)
+
+    @functools.cached_property
+    def _tokens(self) -> list[str]:
+        """The vocabulary in the order of ids; two merges with the same result are one token."""
+        joined = (left + right for left, right in self.merges)
+        return list(dict.fromkeys([*sorted(byte_symbols()), *joined]))
+
+    @functools.cached_property
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of each token."""
+        byte_of = byte_symbols()
+        return tuple(bytes(byte_of[symbol] for symbol in token) for token in self._tokens)
+
+    @functools.cached_property
+    def _byte_level(self) -> Any:
+        package = _package()
+        vocabulary = {token: i for i, token in enumerate(self._tokens)}
+        tokenizer = package.Tokenizer(package.models.BPE(vocabulary, list(self.merges)))
+        tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        return tokenizer
+
+
+def _check_training(owner: str, text: str, size: int, least: int, why: str) -> None:
+    text.encode()  # raises for a lone surrogate
+    if not text:
+        raise ValueError(f"{owner}.train: text is empty; expected text to train on")
+    if size < least:
+        raise ValueError(f"{owner}.train: size is {size}; expected at least {least}, {why}")
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module("tokenizers")
+    except ImportError:
+        raise ImportError(
+            "BPETokenizer needs the tokenizers package: pip install 'seqjax[text]'; "
+            "the other tokenizers need nothing"
+        ) from None

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from jaxtyping import Int32
 
 from seqjax import checks
-from seqjax.data.text import FilePath, one_row
+from seqjax.data.text import FilePath, one_row, restored
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 SHOWN = 20
@@ -69,27 +68,20 @@ class Vocabulary:
         Raises a ValueError if no token is left.
         """
         checks.positive("Vocabulary.train: min_count", min_count)
-        if size is not None:
-            checks.positive("Vocabulary.train: size", size)
-            if size <= len(SPECIAL):
-                raise ValueError(
-                    f"Vocabulary.train: size is {size}; expected at least {len(SPECIAL) + 1}, "
-                    f"{', '.join(SPECIAL)} and one token"
-                )
+        if size is not None and size <= len(SPECIAL):
+            raise ValueError(
+                f"Vocabulary.train: size is {size}; expected at least {len(SPECIAL) + 1}, "
+                f"{', '.join(SPECIAL)} and one token"
+            )
         counts = collections.Counter(token for sequence in sequences for token in sequence)
         for special in SPECIAL:
             del counts[special]
-        if not counts:
-            raise ValueError(
-                "Vocabulary.train: sequences holds no token, the special ones apart; expected "
-                "sequences with tokens in them"
-            )
         kept = [token for token, count in counts.items() if count >= min_count]
         if not kept:
             raise ValueError(
-                f"Vocabulary.train: sequences holds {len(counts)} distinct tokens, none of them seen "
-                f"{min_count} times; give a min_count of at most {max(counts.values())}, or more "
-                "sequences"
+                f"Vocabulary.train: sequences holds {len(counts)} distinct tokens, the special ones "
+                f"apart, and none of them {min_count} times; expected one: give a min_count of at most "
+                f"{max(counts.values(), default=1)}, or more sequences"
             )
         kept.sort(key=lambda token: (-counts[token], token))
         return cls((*SPECIAL, *kept)[:size])
@@ -111,24 +103,24 @@ class Vocabulary:
 
         Raises a ValueError for an id outside [0, size).
         """
-        row = one_row("Vocabulary.decode: ids", ids, self.size)
-        stops = np.flatnonzero(row == self.STOP)
-        row = row[: stops[0]] if stops.size else row
-        return tuple(self.tokens[i] for i in row.tolist() if i not in (self.PADDING, self.START))
+        row = one_row("Vocabulary.decode: ids", ids, self.size).tolist()
+        row = row[: row.index(self.STOP)] if self.STOP in row else row
+        return tuple(self.tokens[i] for i in row if i not in (self.PADDING, self.START))
 
     def save(self, path: FilePath) -> None:
         """Write a JSON file from which `Vocabulary.load` restores an equal vocabulary."""
-        _save(path, "vocabulary", self.tokens)
+        saved = {"kind": "vocabulary", "names": self.tokens}
+        Path(path).write_text(json.dumps(saved), encoding="utf-8")
 
     @classmethod
     def load(cls, path: FilePath) -> "Vocabulary":
         """Restore what `save` wrote. Raises a ValueError if the file holds no vocabulary."""
-        return cls(_load(path, "vocabulary", "Vocabulary"))
+        kinds = {"vocabulary": lambda names: cls(names)}
+        return restored("Vocabulary.load", path, "vocabulary", kinds)
 
     @functools.cached_property
     def _ids(self) -> Mapping[str, int]:
-        first = len(SPECIAL)
-        return {token: i for i, token in enumerate(self.tokens[first:], start=first)}
+        return {token: i for i, token in enumerate(self.tokens) if i >= len(SPECIAL)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,28 +153,27 @@ class Labels:
 
     def encode(self, name: str) -> int:
         """Return the number of a label. Raises a ValueError that lists the known labels."""
-        number = self._numbers.get(name)
-        if number is None:
+        if name not in self._numbers:
             known = ", ".join(map(repr, self.names[:SHOWN]))
             more = f" and {self.size - SHOWN} more" if self.size > SHOWN else ""
             raise ValueError(f"label {name!r} is not known; expected one of {known}{more}")
-        return number
+        return self._numbers[name]
 
     def decode(self, number: int | np.integer) -> str:
         """Return the label of a number. Raises a ValueError for a number outside [0, size)."""
-        checks.size("Labels.decode: number", int(number))
-        if number >= self.size:
+        if not 0 <= number < self.size:
             raise ValueError(f"Labels.decode: number is {number}; expected one in [0, {self.size})")
         return self.names[int(number)]
 
     def save(self, path: FilePath) -> None:
         """Write a JSON file from which `Labels.load` restores equal labels."""
-        _save(path, "labels", self.names)
+        saved = {"kind": "labels", "names": self.names}
+        Path(path).write_text(json.dumps(saved), encoding="utf-8")
 
     @classmethod
     def load(cls, path: FilePath) -> "Labels":
         """Restore what `save` wrote. Raises a ValueError if the file holds no labels."""
-        return cls(_load(path, "labels", "Labels"))
+        return restored("Labels.load", path, "labels", {"labels": cls})
 
     @functools.cached_property
     def _numbers(self) -> Mapping[str, int]:
@@ -190,21 +181,5 @@ class Labels:
 
 
 def _distinct(names: tuple[str, ...]) -> bool:
-    return all(isinstance(name, str) for name in names) and len(set(names)) == len(names)
-
-
-def _save(path: FilePath, kind: str, names: tuple[str, ...]) -> None:
-    Path(path).write_text(json.dumps({"kind": kind, "names": names}), encoding="utf-8")
-
-
-def _load(path: FilePath, kind: str, owner: str) -> tuple[str, ...]:
-    try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        if saved["kind"] != kind or not isinstance(saved["names"], list):
-            raise ValueError(f"kind is {saved['kind']!r}")
-        return tuple(saved["names"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{owner}.load: {os.fspath(path)} holds no {kind} ({error!r}); "
-            f"expected a file that {owner}.save wrote"
-        ) from error
+    tuple_of_text = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+    return tuple_of_text and len(set(names)) == len(names)

@@ -1,4 +1,4 @@
-"""What every tokenizer does, and characters, bytes and words."""
+"""What every tokenizer does, and characters, bytes, words and byte pairs."""
 
 import json
 import subprocess
@@ -20,6 +20,7 @@ from seqjax.data import (
     load_tokenizer,
     shakespeare,
 )
+from seqjax.data.tokenizers import byte_symbols
 
 SAMPLE = shakespeare()[:20_000]
 CHAR, BYTES = CharTokenizer.train(SAMPLE), ByteTokenizer()
@@ -122,21 +123,8 @@ def test_a_file_without_a_tokenizer_is_an_error(content: str, tmp_path: Path):
 
 def test_equal_training_makes_equal_tokenizers_and_other_text_makes_others():
     assert CharTokenizer.train("hello") == CharTokenizer.train("hole") != CharTokenizer.train("a")
-    assert WordTokenizer.train(SAMPLE, size=500) == WORD != WordTokenizer.train(SAMPLE, size=400)
-    assert BPETokenizer.train(SAMPLE, size=400) == BPE != BPETokenizer.train(SAMPLE, size=300)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("hello wörld", r"'ö' \(U\+00F6\) at position 7 was not in .* 8 distinct .*ByteTokenizer"),
-        ("\0", r"'\\x00' \(U\+0000\) at position 0"),
-        ("hell😀", r"'😀' \(U\+1F600\) at position 4"),
-    ],
-)
-def test_an_unseen_character_is_named_with_its_position_and_a_way_out(text: str, message: str):
-    with pytest.raises(ValueError, match=message):
-        CharTokenizer.train("hello world").encode(text)
+    for kind, made in ((WordTokenizer, WORD), (BPETokenizer, BPE)):
+        assert kind.train(SAMPLE, size=made.size) == made != kind.train(SAMPLE, size=300)
 
 
 def test_an_unseen_word_is_the_unknown_word():
@@ -157,15 +145,58 @@ def test_the_most_frequent_words_are_kept(text: str, size: int, words: tuple[str
     assert WordTokenizer.train(text, size=size).words == words
 
 
+def test_the_bytes_of_a_file_are_encoded_as_they_are():
+    assert BYTES.encode(b"caf\xe9\xff").tolist() == [99, 97, 102, 0xE9, 0xFF]
+
+
+def test_byte_pairs_are_shorter_than_bytes_and_never_cross_a_newline():
+    assert BPE.size == 400
+    assert BPE.encode(SAMPLE).size < 0.7 * len(SAMPLE)
+    pieces = [BPE.decode([token]) for token in range(BPE.size)]
+    assert [piece for piece in pieces if "\n" in piece] == ["\n"]
+    assert BPETokenizer.train("abcdefg", size=1000).size == 256  # no pair is seen twice
+
+
+def test_two_merges_to_the_same_string_are_one_token():
+    tokenizer = BPETokenizer((("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc"), ("abc", "d")))
+    assert tokenizer.size == 256 + 4
+    assert tokenizer.decode(tokenizer.encode("abcd bc")) == "abcd bc"
+    assert tokenizer.decode([259]) == "abcd"
+
+
+def test_ids_and_merges_are_those_that_the_package_trains():
+    tokenizers = pytest.importorskip("tokenizers")
+    peer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    peer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    peer.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    assert set(byte_symbols()) == set(alphabet)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, min_frequency=2, initial_alphabet=alphabet, show_progress=False
+    )
+    peer.train_from_iterator(SAMPLE.splitlines(keepends=True), trainer)
+    line = "But, soft! what light through yonder window breaks? né 😀 12"
+    assert BPE.encode(line).tolist() == peer.encode(line).ids
+    every = np.random.default_rng(0).integers(0, 400, 2000).tolist()
+    assert BPE.decode(every) == peer.decode(every)
+
+
+def test_lines_are_cut_at_newlines_alone_and_encoded_one_by_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("seqjax.data.tokenizers.BLOCK", 3)
+    lines = [f"the king {n} said\n" for n in range(6)] + ["a\rb\u2028c\r\n", "\n", "d"]
+    one_by_one = np.concatenate([BPE.encode(line) for line in lines])
+    assert BPE.encode("".join(lines)).tolist() == one_by_one.tolist()
+
+
 @EVERY
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda t: t.decode([0, t.size]), r"id {0} at position 1 is outside .* \[0, {0}\)"),
         (lambda t: t.stream()(t.size), r"id {0} at position 0 is outside .* \[0, {0}\)"),
-        (lambda t: t.decode([-1]), "ids holds -1"),
+        (lambda t: t.decode([-1]), "id -1 at position 0 is outside"),
         (lambda t: t.decode([[0], [0]]), r"ids has shape \(2, 1\); expected one row"),
-        (lambda t: t.encode("the\ud800"), r"a lone surrogate, U\+D800, at position 3"),
+        (lambda t: t.encode("the\ud800"), r"'\\ud800' in position 3: surrogates not"),
     ],
 )
 def test_wrong_ids_and_text_are_named(tokenizer: Tokenizer, call, message: str):
@@ -173,25 +204,30 @@ def test_wrong_ids_and_text_are_named(tokenizer: Tokenizer, call, message: str):
         call(tokenizer)
 
 
+HELLO = CharTokenizer.train("hello world")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CharTokenizer.train(""), "is empty; expected"),
+        (lambda: CharTokenizer.train(""), "expected one or more, .* got ''"),
+        (lambda: CharTokenizer("ba"), "expected .* distinct and ascending"),
+        (lambda: CharTokenizer("aab"), "expected .* distinct and ascending"),
         (lambda: WordTokenizer.train("", size=10), "is empty; expected"),
         (lambda: BPETokenizer.train("", size=300), "is empty; expected"),
         (lambda: WordTokenizer.train("a b", size=1), "size is 1; expected at least 2"),
         (lambda: BPETokenizer.train("a b", size=255), "size is 255; expected at least 256"),
-        (lambda: CharTokenizer("ba"), "characters must be distinct and ascend"),
-        (lambda: CharTokenizer("aab"), "characters must be distinct and ascend"),
+        (lambda: HELLO.encode("\0"), r"'\\x00' \(U\+0000\) at position 0"),
+        (
+            lambda: HELLO.encode("hell wörld😀"),
+            r"'ö' \(U\+00F6\) at position 6 was not in .* 8 distinct .*ByteTokenizer",
+        ),
+        (lambda: HELLO.encode("hell😀"), r"'😀' \(U\+1F600\) at position 4"),
     ],
 )
-def test_a_vocabulary_that_cannot_be_made_is_an_error(make, message: str):
+def test_wrong_vocabularies_and_unseen_characters_are_named(make, message: str):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_the_bytes_of_a_file_are_encoded_as_they_are():
-    assert BYTES.encode(b"caf\xe9\xff").tolist() == [99, 97, 102, 0xE9, 0xFF]
 
 
 def test_only_subwords_need_the_package():

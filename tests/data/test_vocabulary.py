@@ -88,7 +88,7 @@ def test_a_saved_file_gives_an_equal_one(kind, names, tmp_path_factory):
     made.save(file)
     assert json.loads(file.read_text())["names"][-1] == names[-1]
     assert kind.load(file) == made
-    with pytest.raises(ValueError, match=r"kind is '(vocabulary|labels)'"):
+    with pytest.raises(ValueError, match=r"holds no (vocabulary|labels)"):
         (Labels if kind is Vocabulary else Vocabulary).load(file)
 
 
@@ -115,23 +115,21 @@ def test_a_file_of_something_else_is_an_error(kind, content, tmp_path: Path):
         (lambda: Vocabulary(("a", "b")), "expected <pad>, <unk>, <s>, </s> and then distinct"),
         (lambda: Vocabulary((*SPECIAL, "a", "a")), "distinct tokens"),
         (lambda: Vocabulary((*SPECIAL, "<s>")), "distinct tokens"),
-        (lambda: Vocabulary.train([]), "sequences holds no token, the special ones apart; expect"),
-        (lambda: Vocabulary.train([("<s>",)]), "sequences holds no token, the special ones apart"),
+        (lambda: Vocabulary.train([]), "sequences holds 0 distinct tokens, the special ones apart"),
+        (lambda: Vocabulary.train([("<s>",)]), "sequences holds 0 distinct tokens"),
         (
             lambda: Vocabulary.train([*SENTENCES, ("<s>",) * 9], min_count=4),
-            "^Vocabulary.train: sequences holds 5 distinct tokens, none of them seen 4 times; give a "
-            "min_count of at most 3, or more sequences$",
+            "sequences holds 5 distinct tokens, .* none of them 4 times; .* min_count of at most 3, or",
         ),
         (lambda: Vocabulary.train(SENTENCES, min_count=0), "min_count: expected a positive"),
         (lambda: Vocabulary.train(SENTENCES, size=4), "size is 4; expected at least 5"),
-        (lambda: Vocabulary.train(SENTENCES, size=0), "size: expected a positive integer"),
         (lambda: Vocabulary.train(SENTENCES).decode([4, 9]), "id 9 at position 1 .* in \\[0, 9\\)"),
         (lambda: Vocabulary.train(SENTENCES).decode([[4]]), r"ids has shape \(1, 1\)"),
         (lambda: Labels(()), "expected distinct names, got \\(\\)"),
         (lambda: Labels(("a", "a")), "expected distinct names"),
         (lambda: Labels.train([]), "expected distinct names, got \\(\\)"),
         (lambda: Labels(("a", "b")).decode(2), r"number is 2; expected one in \[0, 2\)"),
-        (lambda: Labels(("a", "b")).decode(-1), "expected an integer of at least 0, got -1"),
+        (lambda: Labels(("a", "b")).decode(-1), r"number is -1; expected one in \[0, 2\)"),
         (lambda: Labels(("a", "b")).encode("X"), "label 'X' is not known; expected .* 'a', 'b'$"),
         (lambda: Labels(tuple(f"{i:02}" for i in range(25))).encode("X"), "'19' and 5 more$"),
     ],

@@ -72,8 +72,8 @@ def test_lane_b_holds_the_pairs_from_b_times_T_on_and_starts_with_a_reset():
         ([1, 2, 3], 3, "count is 3 but 3 tokens make 2 pairs; expected at most 2 lanes"),
         ([[1, 2], [3, 4]], 1, r"ids has shape \(2, 2\); expected one row"),
         ([0.5, 1.5], 1, "ids is float64; expected token ids, which are integers"),
-        ([0, -1], 1, "ids holds -1; expected token ids in"),
-        ([0, 2**31], 1, "ids holds 2147483648; expected token ids in"),
+        ([0, -1], 1, "id -1 at position 1 is outside"),
+        ([0, 2**31], 1, "id 2147483648 at position 1 is outside"),
     ],
 )
 def test_wrong_ids_and_counts_are_errors(ids: list, count: int, message: str):

@@ -135,7 +135,10 @@ def test_files_that_are_cut_off_missing_or_do_not_belong_together_are_named(mnis
     file = mnist / "t10k-images-idx3-ubyte.gz"
     raw = gzip.decompress(file.read_bytes())
     file.write_bytes(gzip.compress(raw[:-1]))
-    assert f"digits.py: {file} is cut off or too long: it has 615 bytes; expected 616" in script(*run).err
+    assert (
+        f"digits.py: {file} is cut off or too long: it has 615 bytes; expected 616"
+        in script(*run).err
+    )
     write_part(mnist, "t10k", np.zeros((20, 6, 5), np.uint8), np.zeros(19, np.uint8))
     wanted = "holds uint8[19]; expected a label for each of 20 images"
     assert wanted in script(*run).err

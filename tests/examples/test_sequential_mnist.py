@@ -153,7 +153,10 @@ def test_files_that_are_cut_off_missing_or_do_not_belong_together_are_named(mnis
     file = mnist / "t10k-labels-idx1-ubyte.gz"
     raw = gzip.decompress(file.read_bytes())
     file.write_bytes(gzip.compress(raw[:-1]))
-    assert f"sequential_mnist.py: {file} is cut off or too long: it has 27 bytes; expected 28" in script(*run).err
+    assert (
+        f"sequential_mnist.py: {file} is cut off or too long: it has 27 bytes; expected 28"
+        in script(*run).err
+    )
     write_part(mnist, "t10k", np.zeros((20, 5, 3), np.uint8), np.zeros(19, np.uint8))
     wanted = "holds uint8[19]; expected a label for each of 20 images"
     assert wanted in script(*run).err
