@@ -11,6 +11,7 @@ from benchmarks.generate_problem import BEAM, GREEDY, Case, Model, Sizes, model_
 from benchmarks.peers import ours
 from benchmarks.peers.problem import Prepared
 from seqjax.models.language_model import LanguageModelParams
+from seqjax.models.readout import Readout
 from seqjax.wrappers.stack import StackParams
 
 
@@ -42,7 +43,6 @@ def built(case: Case, drawn: Model) -> tuple[sj.models.LanguageModel, LanguageMo
         cell=StackParams(
             tuple(params_of(*map(jnp.asarray, layer.weights)) for layer in drawn.layers)
         ),
-        readout_kernel=jnp.asarray(drawn.kernel),
-        readout_bias=jnp.asarray(drawn.bias),
+        readout=Readout(jnp.asarray(drawn.kernel), jnp.asarray(drawn.bias)),
     )
     return sj.models.LanguageModel(case.vocabulary, cell, drawn.features), params

@@ -45,7 +45,6 @@ from seqjax.decoding import continuations as continuations
 from seqjax.decoding import generate as generate
 from seqjax.decoding import score as score
 from seqjax.decoding import stream as stream
-from seqjax.decoding import translate as translate
 from seqjax.diagnostics import diagnose as diagnose
 from seqjax.engines import explain as explain
 from seqjax.engines import plan_memory as plan_memory
@@ -62,6 +61,7 @@ from seqjax.gradients import rtrl as rtrl
 from seqjax.gradients import snap as snap
 from seqjax.gradients import tbptt as tbptt
 from seqjax.gradients import uoro as uoro
+from seqjax.models import translate as translate
 from seqjax.parameters import summary as summary
 from seqjax.wrappers import GLU as GLU
 from seqjax.wrappers import Bidirectional as Bidirectional

@@ -10,6 +10,7 @@ import seqjax as sj
 from benchmarks.peers.language import Step, Task
 from seqjax.cells.lstm import LSTMParams
 from seqjax.models.language_model import LanguageModelParams
+from seqjax.models.readout import Readout
 from seqjax.training.fit import compiled_update
 from seqjax.training.sharded import place
 from seqjax.wrappers.stack import StackParams
@@ -43,8 +44,7 @@ def prepare(task: Task, form: Form, method: Any = sj.bptt) -> Step:
     params = LanguageModelParams(
         jnp.asarray(task.embedding),
         StackParams(tuple(LSTMParams(*map(jnp.asarray, layer.weights)) for layer in task.layers)),
-        jnp.asarray(task.readout_kernel),
-        jnp.asarray(task.readout_bias),
+        Readout(jnp.asarray(task.readout_kernel), jnp.asarray(task.readout_bias)),
     )
 
     def at_once(params: Any, carry: Any, batch: Any, key: Any) -> Any:

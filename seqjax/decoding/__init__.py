@@ -10,4 +10,3 @@ from seqjax.decoding.decode import stream as stream
 from seqjax.decoding.sampling import sample as sample
 from seqjax.decoding.score import Score as Score
 from seqjax.decoding.score import score as score
-from seqjax.decoding.translate import translate as translate

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from seqjax import checks
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, draw
-from seqjax.models.masks import real_steps
+from seqjax.models.outputs import real_steps
 from seqjax.numerics import accumulator, compute_dtype, matmul, where_rows
 
 
@@ -72,7 +72,7 @@ class Attention(abc.ABC):
         lengths: int[*batch], None where all steps are real.
         Raises a ValueError for lengths of another shape, or none that are integers.
         """
-        real = real_steps("Attention: lengths", values.shape[:-1], lengths)
+        real = real_steps("Attention: lengths", lengths, values.shape[:-1])
         values = values.astype(accumulator(values.dtype))
         # Before anything is computed from it: a weight of 0 alone would leave 0 · NaN.
         values = where_rows(real, values, jnp.zeros_like(values))

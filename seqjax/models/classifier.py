@@ -16,8 +16,7 @@ from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
 from seqjax.models.inputs import Inputs
-from seqjax.models.outputs import choice, outputs
-from seqjax.models.pooling import POOLS, pooled_features, pooled_outputs
+from seqjax.models.outputs import POOLS, choice, outputs, pooled_features, pooled_outputs
 from seqjax.models.readout import Readout, dropped
 from seqjax.numerics import compute_dtype
 

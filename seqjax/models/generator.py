@@ -18,11 +18,10 @@ from seqjax.engines.dispatch import Remat, check_options
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
-from seqjax.models.bridge import Bridge
 from seqjax.models.elements import Elements
 from seqjax.models.inputs import Inputs
-from seqjax.models.masks import real_steps
-from seqjax.models.readout import Readout, dropped
+from seqjax.models.outputs import check_predictor, real_steps
+from seqjax.models.readout import Bridge, Readout, dropped
 from seqjax.numerics import compute_dtype
 
 
@@ -74,12 +73,7 @@ class Generator:
     def __post_init__(self) -> None:
         """Refuse hyperparameters that make no model."""
         checks.instance("Generator: elements", self.elements, Elements)
-        checks.instance("Generator: cell", self.cell, Cell)
-        if not self.cell.causal:
-            raise ValueError(
-                f"Generator: cell is {self.cell!r}, whose outputs read the elements that are to be "
-                "predicted; expected a cell without Bidirectional"
-            )
+        check_predictor("Generator", "cell", self.cell)
         if self.condition is not None:
             checks.instance("Generator: condition", self.condition, Inputs)
         checks.fraction("Generator: dropout", self.dropout)
@@ -146,7 +140,7 @@ class Generator:
         elements, lengths = jnp.asarray(batch.targets), batch.target_lengths
         condition = None if self.condition is None else batch.inputs
         outputs = self.apply(params, elements, condition, lengths, key=key)
-        real = real_steps("Generator.loss: target_lengths", elements.shape[:2], lengths)
+        real = real_steps("Generator.loss: target_lengths", lengths, elements.shape[:2])
         nats = losses.mean_over(self.elements.nats(outputs, elements), real)
         return nats.value, (carry, {"nats": nats})
 

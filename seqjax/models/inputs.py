@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,11 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float
 
 from seqjax import checks
+from seqjax.cell import Cell, Params
+from seqjax.engines import unroll
 from seqjax.fields import check_fields
 from seqjax.initializers import Initializer, Normal, draw
+from seqjax.models.outputs import pooled_features, pooled_outputs
 from seqjax.models.readout import dropped
 from seqjax.numerics import widened
 
@@ -114,29 +117,94 @@ class Tokens(Inputs):
         inputs: ArrayLike,
         key: Array | None = None,
     ) -> Float[Array, "*any embedding"]:
-        """The rows of int[*any]; see `look_up`."""
-        tokens = jnp.asarray(inputs)
+        """Look up the rows E[token] of int[*any]; outside the vocabulary NaN, never another token's row.
+
+        Raises a ValueError for tokens that are not integers.
+        """
+        ids = jnp.asarray(inputs)
+        if not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise ValueError(f"Tokens: tokens are {ids.dtype}; expected integers")
         if key is not None and self.token_dropout:
             key, token_key = jax.random.split(key)
-            lost = jax.random.bernoulli(token_key, self.token_dropout, tokens.shape)
-            tokens = jnp.where(lost, jnp.asarray(self.unknown, tokens.dtype), tokens)
-        return dropped(look_up("Tokens", params, tokens), self.dropout, key)
+            lost = jax.random.bernoulli(token_key, self.token_dropout, ids.shape)
+            ids = jnp.where(lost, jnp.asarray(self.unknown, ids.dtype), ids)
+        # Narrow ids could not be compared with the size of the vocabulary, which would wrap.
+        ids = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
+        vocabulary = params.shape[0]
+        rows = jnp.where((ids >= 0) & (ids < vocabulary), ids, vocabulary)
+        embedding, narrow = widened(params)  # a frequent token sums over many places
+        found = narrow(jnp.take(embedding, rows, axis=0, mode="fill", fill_value=jnp.nan))
+        return dropped(found, self.dropout, key)
 
 
-def look_up(
-    name: str, embedding: Float[Array, "vocabulary embedding"], tokens: ArrayLike
-) -> Float[Array, "*any embedding"]:
-    """Rows E[token] of int[*any]; outside the vocabulary NaN, never another token's row.
+class Spelled(NamedTuple):
+    """Words, int[time, *batch], and their letters, int[time, *batch, letters], 0 after the last one."""
 
-    Raises a ValueError that begins with `name` for tokens that are no integers.
+    words: Any
+    letters: Any
+
+
+class SpelledParams(NamedTuple):
+    """E of the words, E of the letters, and the params of the cell that reads letters."""
+
+    words: Any
+    letters: Any
+    cell: Params
+
+
+@dataclasses.dataclass(frozen=True)
+class WordsAndLetters(Inputs):
+    """x_t = [E_w[word_t], ends of cell(E_c[letter_1] … E_c[letter_n])]
+
+    A word that was never seen in training still has letters. cell: any cell over letters; in both
+    directions its outputs at both ends are taken, so that beginnings and endings of words are seen.
+    words.token_dropout has rare words read by their letters alone.
+
+    Reads `Spelled`. Letters are ids from 1 on; 0 is what follows the last letter.
+    Reference: Ling et al. 2015, "Finding function in form"; Plank, Søgaard, Goldberg 2016.
     """
-    ids = jnp.asarray(tokens)
-    if not jnp.issubdtype(ids.dtype, jnp.integer):
-        raise ValueError(f"{name}: tokens are {ids.dtype}; expected integers")
-    # Narrow ids could not be compared with the size of the vocabulary, which would wrap.
-    ids = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
-    vocabulary = embedding.shape[0]
-    known = (ids >= 0) & (ids < vocabulary)
-    rows = jnp.where(known, ids, vocabulary)
-    embedding, narrow = widened(embedding)  # a frequent token sums over many places
-    return narrow(jnp.take(embedding, rows, axis=0, mode="fill", fill_value=jnp.nan))
+
+    words: Tokens
+    letters: Tokens
+    cell: Cell
+
+    def __post_init__(self) -> None:
+        """Refuse what is no part."""
+        checks.instance("WordsAndLetters: words", self.words, Tokens)
+        checks.instance("WordsAndLetters: letters", self.letters, Tokens)
+        checks.instance("WordsAndLetters: cell", self.cell, Cell)
+
+    @property
+    def features(self) -> int:
+        """Those of a word, and of the ends of its letters."""
+        return self.words.features + pooled_features("last", self.cell)
+
+    def init(self, key: Array) -> SpelledParams:
+        """Each part by its own key."""
+        words_key, letters_key, cell_key = jax.random.split(key, 3)
+        return SpelledParams(
+            self.words.init(words_key),
+            self.letters.init(letters_key),
+            self.cell.init(cell_key, self.letters.features),
+        )
+
+    def apply(
+        self, params: SpelledParams, inputs: Spelled, key: Array | None = None
+    ) -> Float[Array, "time *batch features"]:
+        """xs; a ValueError where words and letters are not side by side."""
+        words, letters = jnp.asarray(inputs.words), jnp.asarray(inputs.letters)
+        if letters.shape[:-1] != words.shape:
+            raise ValueError(
+                f"WordsAndLetters: letters has shape {letters.shape} and words {words.shape}; expected "
+                "[time, *batch, letters] and [time, *batch]"
+            )
+        words_key, letters_key, cell_key = (
+            (None, None, None) if key is None else jax.random.split(key, 3)
+        )
+        cell = self.cell if key is not None else self.cell.deterministic()
+        # All words of the batch at once, each a row of its own.
+        lengths = jnp.sum(letters != 0, axis=-1)
+        xs = self.letters.apply(params.letters, jnp.moveaxis(letters, -1, 0), letters_key)
+        _, ys = unroll(cell, params.cell, xs, key=cell_key, lengths=lengths)
+        spelling = pooled_outputs("last", cell, ys, lengths)
+        return jnp.concatenate([self.words.apply(params.words, words, words_key), spelling], -1)

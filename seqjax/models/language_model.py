@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from seqjax import checks, losses
 from seqjax.cell import Cell, Params, State
@@ -15,10 +15,12 @@ from seqjax.engines import unroll, unroll_fold
 from seqjax.engines.dispatch import Remat, check_options
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
-from seqjax.initializers import Initializer, Normal, draw
+from seqjax.initializers import Initializer, Normal
 from seqjax.losses import Mean
-from seqjax.models.inputs import look_up
-from seqjax.numerics import affine, compute_dtype, scale_kept, widened
+from seqjax.models.inputs import Tokens
+from seqjax.models.outputs import check_predictor
+from seqjax.models.readout import Readout, dropped_steps
+from seqjax.numerics import affine, compute_dtype, widened
 from seqjax.wrappers import drop_weights
 
 
@@ -27,8 +29,7 @@ class LanguageModelParams(NamedTuple):
 
     embedding: Float[Array, "vocabulary embedding"]
     cell: Params
-    readout_kernel: Float[Array, "features vocabulary"] | None
-    readout_bias: Float[Array, " vocabulary"]
+    readout: Readout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +83,8 @@ class LanguageModel:
         """Refuse hyperparameters that make no model."""
         checks.positive("LanguageModel: vocabulary", self.vocabulary)
         checks.positive("LanguageModel: embedding", self.embedding)
-        checks.instance("LanguageModel: cell", self.cell, Cell)
+        check_predictor("LanguageModel", "cell", self.cell)
         check_fields(self)
-        if not self.cell.causal:
-            raise ValueError(
-                f"LanguageModel: cell is {self.cell!r}, whose outputs read the tokens that are to be "
-                "predicted; expected a cell without Bidirectional"
-            )
         checks.fraction("LanguageModel: dropout", self.dropout)
         checks.fraction("LanguageModel: weight_drop", self.weight_drop)
         check_options("auto", self.remat)
@@ -98,21 +94,25 @@ class LanguageModel:
                 f"got {self.embedding} and {self.cell.out_features}"
             )
 
+    @property
+    def tokens(self) -> Tokens:
+        """The embedding, as other models read tokens."""
+        rule = self.embedding_init
+        if rule is None:
+            rule = Normal(self.embedding**-0.5 if self.tied else 1.0)
+        return Tokens(
+            self.vocabulary, self.embedding, embedding_init=rule, param_dtype=self.param_dtype
+        )
+
     def init(self, key: Array) -> LanguageModelParams:
         """E by `embedding_init`, the cell's params by the cell, V by `readout_init`, b = 0."""
         embedding_key, cell_key, readout_key = jax.random.split(key, 3)
-        size, dtype = self.vocabulary, self.param_dtype
-        embedding_init = self.embedding_init
-        if embedding_init is None:
-            embedding_init = Normal(self.embedding**-0.5 if self.tied else 1.0)
-        kernel_shape = (self.cell.out_features, size)
+        sizes = self.cell.out_features, self.vocabulary
+        readout = Readout.init(readout_key, *sizes, self.readout_init, self.param_dtype)
         return LanguageModelParams(
-            embedding=draw(embedding_init, embedding_key, (size, self.embedding), dtype),
+            embedding=self.tokens.init(embedding_key),
             cell=self.cell.init(cell_key, self.embedding),
-            readout_kernel=None
-            if self.tied
-            else draw(self.readout_init, readout_key, kernel_shape, dtype),
-            readout_bias=jnp.zeros((size,), dtype),
+            readout=readout._replace(kernel=None) if self.tied else readout,
         )
 
     def initial_state(
@@ -160,7 +160,7 @@ class LanguageModel:
         """`apply` without the readout: the state after the last token, and what logits are read off."""
         ids = jnp.asarray(tokens)
         cell, cell_key, embedding_keys, output_keys = self._noise(key, ids.shape[0])
-        xs = self._drop(self.embed(params, ids), embedding_keys)
+        xs = dropped_steps(self.embed(params, ids), self.dropout, embedding_keys)
         state, ys = unroll(
             cell,
             self._thinned(params.cell, key),
@@ -171,7 +171,7 @@ class LanguageModel:
             resets=resets,
             remat=self.remat,
         )
-        return state, self._drop(ys, output_keys)
+        return state, dropped_steps(ys, self.dropout, output_keys)
 
     def step(
         self, params: LanguageModelParams, state: State, token: ArrayLike
@@ -200,15 +200,15 @@ class LanguageModel:
 
         def measure(ys: Array, operands: Any) -> dict[str, Mean]:
             targets, mask, keys = operands
-            kernel, bias = self._readout(narrow(wide))
-            ys, dtype = self._drop(ys, keys), compute_dtype(self)
-            found = losses.linear_cross_entropy(ys, kernel, bias, targets, mask=mask, dtype=dtype)
+            readout, dtype = self._readout(narrow(wide)), compute_dtype(self)
+            ys = dropped_steps(ys, self.dropout, keys)
+            found = losses.linear_cross_entropy(ys, *readout, targets, mask=mask, dtype=dtype)
             return found._asdict()
 
         carry, metrics = unroll_fold(
             cell,
             self._thinned(params.cell, key),
-            self._drop(self.embed(params, inputs), embedding_keys),
+            dropped_steps(self.embed(params, inputs), self.dropout, embedding_keys),
             measure,
             (targets, mask, output_keys),
             carry,
@@ -221,11 +221,8 @@ class LanguageModel:
     def embed(
         self, params: LanguageModelParams, tokens: ArrayLike
     ) -> Float[Array, "*any embedding"]:
-        """Rows E[token] of int[*any]; outside the vocabulary NaN, never another token's row.
-
-        Raises a ValueError for tokens that are no integers.
-        """
-        return look_up("LanguageModel", params.embedding, tokens)
+        """Look up rows of E; see `Tokens.apply`."""
+        return self.tokens.apply(params.embedding, tokens)
 
     def readout(
         self, params: LanguageModelParams, y: Float[Array, "*any features"]
@@ -235,8 +232,8 @@ class LanguageModel:
 
     def _readout(self, params: LanguageModelParams) -> tuple[Array, Array]:
         """V, which is Eᵀ where it is tied, and b."""
-        kernel = params.embedding.T if params.readout_kernel is None else params.readout_kernel
-        return kernel, params.readout_bias
+        kernel, bias = params.readout
+        return (params.embedding.T if kernel is None else kernel), bias
 
     def _noise(
         self, key: Array | None, time: int
@@ -257,10 +254,3 @@ class LanguageModel:
         if key is None or self.weight_drop == 0:
             return params
         return drop_weights(params, jax.random.fold_in(key, 3), self.weight_drop)
-
-    def _drop(self, x: Array, keys: Key[Array, " time"] | None) -> Array:
-        """Each step under a mask by its own key, so that steps in pieces are dropped as all at once."""
-        if keys is None:
-            return x
-        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.dropout, x.shape[1:]))(keys)
-        return scale_kept(x, kept, self.dropout)

@@ -1,6 +1,7 @@
 """Many to many, unaligned: one sequence is read, another of any length is written."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -12,38 +13,21 @@ from jaxtyping import Array, Float
 from seqjax import checks, losses
 from seqjax.cell import Cell, Params, State
 from seqjax.data import Padded
+from seqjax.decoding import Hypotheses, continuations
 from seqjax.engines import unroll
-from seqjax.engines.dispatch import Remat, check_options
+from seqjax.engines.dispatch import Remat, check_options, run_cell
 from seqjax.engines.fold import fold_pieces
 from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
 from seqjax.losses import Mean
 from seqjax.models.attention import Attention, Memory
-from seqjax.models.bridge import Bridge
 from seqjax.models.inputs import Inputs, Tokens
-from seqjax.models.masks import real_steps
-from seqjax.models.pooling import pooled_features, pooled_outputs
-from seqjax.models.readout import Readout, dropped
+from seqjax.models.outputs import check_predictor, pooled_features, pooled_outputs, real_steps
+from seqjax.models.readout import Bridge, Readout, dropped_steps
 from seqjax.numerics import accumulator, compute_dtype, widened
 from seqjax.plan import Plan
-
-
-class Seq2SeqParams(NamedTuple):
-    """The params of each part, in the order in which they are used.
-
-    bridge: from the end of the source to the decoder's first state. attention and combine are None
-    without attention.
-    """
-
-    source: Any
-    encoder: Params
-    bridge: Bridge
-    target: Any
-    decoder: Params
-    attention: Any
-    combine: Readout | None
-    readout: Readout
+from seqjax.wrappers.wrapper import OneCell
 
 
 class Source(NamedTuple):
@@ -56,6 +40,18 @@ class Source(NamedTuple):
     memory: Memory | None
 
 
+class DecoderParams(NamedTuple):
+    """The params of the cell, of the attention and of C; the last two are None without attention.
+
+    source: what is attended to, put there once it has been read. It is None in the params of a model.
+    """
+
+    cell: Params
+    attention: Any
+    combine: Readout | None
+    source: Source | None = None
+
+
 class DecoderState(NamedTuple):
     """The state of the decoder's cell, and what it reads beside the next token.
 
@@ -64,6 +60,104 @@ class DecoderState(NamedTuple):
 
     cell: State
     fed: Float[Array, "*batch fed"] | None
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Decoder(OneCell[DecoderParams, DecoderState]):
+    """s_t, h_t = cell(s_{t-1}, [x_t, ã_{t-1}])
+    y_t = ã_t = tanh([attention(h_t, m), h_t] C + d)
+
+    The decoder of a `Seq2Seq` as a cell, so that it runs as every cell does. Its params hold the source
+    that has been read. The arguments are those of `Seq2Seq`; heard and ends are the widths of m and c.
+    """
+
+    cell: Cell
+    attention: Attention | None
+    heard: int
+    ends: int
+    input_feeding: bool
+    combine_init: Initializer | str
+    param_dtype: DTypeLike
+    dtype: DTypeLike | None
+
+    @property
+    def features(self) -> int:
+        """The width of ã."""
+        return self.cell.out_features
+
+    def inner_params(self, params: DecoderParams) -> Params:
+        """Select the params of the cell."""
+        return params.cell
+
+    def inner_state(self, state: DecoderState) -> State:
+        """Select the state of the cell."""
+        return state.cell
+
+    def init(self, key: Array, in_features: int) -> DecoderParams:
+        """Draw each part by its own key; in_features is the width of an embedding."""
+        cell_key, attention_key, combine_key = jax.random.split(key, 3)
+        fed, both = self.ends, self.heard + self.features
+        attention = combine = None
+        if self.attention is not None:
+            fed = self.features
+            attention = self.attention.init(attention_key, self.features, self.heard)
+            sizes = both, self.features, self.combine_init, self.param_dtype
+            combine = Readout.init(combine_key, *sizes)
+        cell = self.cell.init(cell_key, in_features + (fed if self.input_feeding else 0))
+        return DecoderParams(cell, attention, combine)
+
+    def initial_state(
+        self, params: DecoderParams, batch_shape: tuple[int, ...] = (), *, key: Array | None = None
+    ) -> DecoderState:
+        """Return the state of the cell, and what is fed to it before there is a ã."""
+        state = self.cell.initial_state(params.cell, batch_shape, key=key)
+        if not self.input_feeding or params.source is None:
+            return DecoderState(state, None)
+        if self.attention is None:
+            return DecoderState(state, params.source.end)
+        fed = jnp.zeros((*batch_shape, self.features), accumulator(compute_dtype(self)))
+        return DecoderState(state, fed)
+
+    def redraw(self, state: DecoderState, key: Array) -> DecoderState:
+        """Redraw the noise of the cell."""
+        return state._replace(cell=self.cell.redraw(state.cell, key))
+
+    def step(
+        self, params: DecoderParams, state: DecoderState, x: Array
+    ) -> tuple[DecoderState, Array]:
+        """Compute one step: the state after it, and ã."""
+        state, attended, _ = self.attend(params, state, x)
+        return state, attended
+
+    def attend(
+        self, params: DecoderParams, state: DecoderState, x: Array
+    ) -> tuple[DecoderState, Array, Array | None]:
+        """Compute one step, and the weights of the attention beside it."""
+        fed = state.fed
+        if fed is not None:
+            x = jnp.concatenate([x, fed.astype(x.dtype)], axis=-1)
+        inner, h = self.cell.step(params.cell, state.cell, x)
+        memory = None if params.source is None else params.source.memory
+        if self.attention is None or memory is None or params.combine is None:
+            return DecoderState(inner, fed), h, None
+        context, weights = self.attention.apply(params.attention, memory, h)
+        both = jnp.concatenate([context, h.astype(context.dtype)], axis=-1)
+        attended = jnp.tanh(params.combine("Seq2Seq: [c, h]", both, compute_dtype(self)))
+        return DecoderState(inner, None if fed is None else attended), attended, weights
+
+
+class Seq2SeqParams(NamedTuple):
+    """The params of each part, in the order in which they are used.
+
+    bridge: from the end of the source to the decoder's first state.
+    """
+
+    source: Any
+    encoder: Params
+    bridge: Bridge
+    target: Any
+    decoder: DecoderParams
+    readout: Readout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +225,7 @@ class Seq2Seq:
         checks.instance("Seq2Seq: source", self.source, Inputs)
         checks.instance("Seq2Seq: encoder", self.encoder, Cell)
         checks.instance("Seq2Seq: target", self.target, Tokens)
-        checks.instance("Seq2Seq: decoder", self.decoder, Cell)
-        if not self.decoder.causal:
-            raise ValueError(
-                f"Seq2Seq: decoder is {self.decoder!r}, whose outputs read the tokens that are to be "
-                "predicted; expected a cell without Bidirectional"
-            )
+        check_predictor("Seq2Seq", "decoder", self.decoder)
         if self.attention is not None:
             checks.instance("Seq2Seq: attention", self.attention, Attention)
         checks.instance("Seq2Seq: input_feeding", self.input_feeding, bool)
@@ -155,25 +244,19 @@ class Seq2Seq:
 
     def init(self, key: Array) -> Seq2SeqParams:
         """Each part by its own key."""
-        keys = jax.random.split(key, 8)
-        heard, width, dtype = self.encoder.out_features, self.decoder.out_features, self.param_dtype
-        ends = pooled_features("last", self.encoder)
-        fed = 0 if not self.input_feeding else ends if self.attention is None else width
-        decoder = self.decoder.init(keys[0], self.target.features + fed)
-        attention = combine = None
-        if self.attention is not None:
-            attention = self.attention.init(keys[2], width, heard)
-            combine = Readout.init(keys[3], heard + width, width, self.combine_init, dtype)
-        vocabulary = self.target.vocabulary
+        keys = jax.random.split(key, 6)
+        decoder, dtype = self._decoder(None), self.param_dtype
+        drawn = decoder.init(keys[0], self.target.features)
+        sizes = self.decoder.out_features, self.target.vocabulary
         return Seq2SeqParams(
-            source=self.source.init(keys[4]),
-            encoder=self.encoder.init(keys[5], self.source.features),
-            bridge=Bridge.init(keys[1], ends, self.decoder, decoder, self.bridge_init, dtype),
-            target=self.target.init(keys[6]),
-            decoder=decoder,
-            attention=attention,
-            combine=combine,
-            readout=Readout.init(keys[7], width, vocabulary, self.readout_init, dtype),
+            source=self.source.init(keys[1]),
+            encoder=self.encoder.init(keys[2], self.source.features),
+            bridge=Bridge.init(
+                keys[3], decoder.ends, self.decoder, drawn.cell, self.bridge_init, dtype
+            ),
+            target=self.target.init(keys[4]),
+            decoder=drawn,
+            readout=Readout.init(keys[5], *sizes, self.readout_init, dtype),
         )
 
     def encode(
@@ -197,30 +280,25 @@ class Seq2Seq:
         end = end.astype(accumulator(end.dtype))  # where it is fed, all steps meet in its gradient
         if self.attention is None:
             return Source(end, None)
-        return Source(end, self.attention.remember(params.attention, ys, lengths))
+        return Source(end, self.attention.remember(params.decoder.attention, ys, lengths))
 
     def initial_state(
         self, params: Seq2SeqParams, source: Source, *, key: Array | None = None
     ) -> DecoderState:
         """s_0 from c, and what is fed before the first token. key: draws the decoder's noise."""
-        cell = self.decoder if key is not None else self.decoder.deterministic()
-        batch_shape, dtype = source.end.shape[:-1], compute_dtype(self)
-        state = cell.initial_state(params.decoder, batch_shape, key=key)
-        name = "Seq2Seq: source.end"
-        state = params.bridge(name, self.decoder, state, source.end, dtype)
-        if not self.input_feeding:
-            return DecoderState(state, None)
-        if self.attention is None:
-            return DecoderState(state, source.end)
-        fed = jnp.zeros((*batch_shape, self.decoder.out_features), accumulator(dtype))
-        return DecoderState(state, fed)
+        decoder, given = self._decoder(key), params.decoder._replace(source=source)
+        state = decoder.initial_state(given, source.end.shape[:-1], key=key)
+        cell = params.bridge(
+            "Seq2Seq: source.end", self.decoder, state.cell, source.end, compute_dtype(self)
+        )
+        return state._replace(cell=cell)
 
     def step(
         self, params: Seq2SeqParams, source: Source, state: DecoderState, token: ArrayLike
     ) -> tuple[DecoderState, Float[Array, "*batch vocabulary"]]:
         """One token, int[*batch], without noise: the state after it, the logits of the next one."""
-        x = self.target.apply(params.target, token)
-        state, attended, _ = self._read(self.decoder.deterministic(), params, source, state, x)
+        given, x = params.decoder._replace(source=source), self.target.apply(params.target, token)
+        state, attended = self._decoder(None).step(given, state, x)
         return state, self._logits(params, attended)
 
     def apply(
@@ -232,9 +310,17 @@ class Seq2Seq:
     ) -> Float[Array, "time *batch vocabulary"]:
         """The logits of each target, int[time, *batch], given the source and the targets before it."""
         source = self.encode(params, inputs, lengths)
-        step = lambda state, token: self.step(params, source, state, token)
         state = self.initial_state(params, source)
-        return lax.scan(step, state, self._before(jnp.asarray(targets)))[1]
+        return self.continued(params, source, state, self._before(jnp.asarray(targets)))[1]
+
+    def continued(
+        self, params: Seq2SeqParams, source: Source, state: DecoderState, tokens: ArrayLike
+    ) -> tuple[DecoderState, Float[Array, "time *batch vocabulary"]]:
+        """`step` over int[time, *batch]: the state after them, and the logits of what follows each."""
+        given, xs = params.decoder._replace(source=source), self.target.apply(params.target, tokens)
+        plan, options = Plan(), {"engine": "auto", "remat": self.remat}
+        state, attended = run_cell(self._decoder(None), given, state, xs, plan, **options)
+        return state, self._logits(params, attended)
 
     def align(
         self,
@@ -249,11 +335,11 @@ class Seq2Seq:
         """
         if self.attention is None:
             raise ValueError("Seq2Seq.align: attention is None; expected a model that has one")
-        cell = self.decoder.deterministic()
         source = self.encode(params, inputs, lengths)
+        decoder, given = self._decoder(None), params.decoder._replace(source=source)
 
         def body(state: DecoderState, x: Array) -> tuple[DecoderState, Any]:
-            state, _, weights = self._read(cell, params, source, state, x)
+            state, _, weights = decoder.attend(given, state, x)
             return state, weights
 
         xs = self.target.apply(params.target, self._before(jnp.asarray(targets)))
@@ -272,7 +358,7 @@ class Seq2Seq:
                 f"Seq2Seq.loss: batch.targets has shape {targets.shape}; expected int[time, rows], "
                 "y_1 … y_n STOP, with its target_lengths"
             )
-        real = real_steps("Seq2Seq.loss: target_lengths", targets.shape, batch.target_lengths)
+        real = real_steps("Seq2Seq.loss: target_lengths", batch.target_lengths, targets.shape)
         real = real & jnp.broadcast_to(jnp.asarray(batch.real)[None], real.shape)
         source_key, token_key, cell_key, output_key = (
             (None,) * 4 if key is None else jax.random.split(key, 4)
@@ -286,22 +372,15 @@ class Seq2Seq:
             keys = jax.random.split(output_key, len(targets))
         smoothing = self.label_smoothing if key is not None else 0.0
         wide, narrow = widened(params)
-        cell = self.decoder if key is not None else self.decoder.deterministic()
-
-        def body(state: DecoderState, x: Array) -> tuple[DecoderState, Array]:
-            state, attended, _ = self._read(cell, narrow(wide), source, state, x)
-            return state, attended
+        decoder = self._decoder(cell_key)
 
         def run(state: DecoderState, xs: Array, plan: Plan, **options: Any) -> tuple[Any, Array]:
-            again = self.remat == "state"
-            return lax.scan(jax.checkpoint(body, prevent_cse=False) if again else body, state, xs)
+            given = narrow(wide).decoder._replace(source=source)
+            return run_cell(decoder, given, state, xs, plan, **options)
 
         def measure(attended: Array, operands: Any) -> dict[str, Mean]:
             targets, real, keys = operands
-            if keys is not None:  # a mask for each step by its own key, in pieces as all at once
-                drop = lambda a, key: dropped(a, self.dropout, key)
-                attended = jax.vmap(drop)(attended, keys)
-            logits = self._logits(narrow(wide), attended)
+            logits = self._logits(narrow(wide), dropped_steps(attended, self.dropout, keys))
             nats = losses.token_cross_entropy(logits, targets, mask=real)
             smoothed = losses.token_cross_entropy(
                 logits, targets, mask=real, label_smoothing=smoothing
@@ -311,33 +390,22 @@ class Seq2Seq:
             return {name: losses.mean_over(value, real) for name, value in values.items()}
 
         state = self.initial_state(params, source, key=cell_key)
-        every = Plan()
-        _, metrics = fold_pieces(
-            run,
-            measure,
-            state,
-            xs,
-            (targets, real, keys),
-            every,
-            engine="auto",
-            remat=self.remat,
-        )
+        operands, options = (targets, real, keys), {"engine": "auto", "remat": self.remat}
+        _, metrics = fold_pieces(run, measure, state, xs, operands, Plan(), **options)
         return metrics.pop("smoothed").value, (carry, metrics)
 
-    def _read(
-        self, cell: Cell, params: Seq2SeqParams, source: Source, state: DecoderState, x: Array
-    ) -> tuple[DecoderState, Array, Array | None]:
-        """One step: the state after it, ã_t, and the weights of the attention."""
-        fed = state.fed
-        if fed is not None:
-            x = jnp.concatenate([x, fed.astype(x.dtype)], axis=-1)
-        inner, h = cell.step(params.decoder, state.cell, x)
-        if self.attention is None or source.memory is None or params.combine is None:
-            return DecoderState(inner, fed), h, None
-        context, weights = self.attention.apply(params.attention, source.memory, h)
-        both = jnp.concatenate([context, h.astype(context.dtype)], axis=-1)
-        attended = jnp.tanh(params.combine("Seq2Seq: [c, h]", both, compute_dtype(self)))
-        return DecoderState(inner, None if fed is None else attended), attended, weights
+    def _decoder(self, key: Array | None) -> Decoder:
+        """The decoder and what it attends to, as a cell; without noise where the key is None."""
+        return Decoder(
+            self.decoder if key is not None else self.decoder.deterministic(),
+            self.attention,
+            self.encoder.out_features,
+            pooled_features("last", self.encoder),
+            self.input_feeding,
+            self.combine_init,
+            self.param_dtype,
+            self.dtype,
+        )
 
     def _logits(
         self, params: Seq2SeqParams, attended: Float[Array, "*any width"]
@@ -390,10 +458,53 @@ class TargetSide:
         self, params: TargetSideParams, state: DecoderState, tokens: Array
     ) -> tuple[DecoderState, Float[Array, "time *batch vocabulary"]]:
         """The state after int[time, *batch], and the logits of what follows each token."""
-        return lax.scan(lambda state, token: self.step(params, state, token), state, tokens)
+        return self.model.continued(params.model, params.source, state, tokens)
 
     def step(
         self, params: TargetSideParams, state: DecoderState, token: ArrayLike
     ) -> tuple[DecoderState, Float[Array, "*batch vocabulary"]]:
         """One token, int[*batch]: the state after it, the logits of the next one."""
         return self.model.step(params.model, params.source, state, token)
+
+
+def translate(
+    model: Seq2Seq,
+    params: Seq2SeqParams,
+    inputs: Any,
+    lengths: ArrayLike | None = None,
+    *,
+    max_length: int,
+    beam: int = 4,
+    min_length: int = 1,
+    alpha: float | Array = 0.6,
+    penalty: str = "wu",
+) -> Hypotheses:
+    """The likeliest targets of each source that beam search finds, as one compiled loop.
+
+    inputs, lengths: the sources, as for `Seq2Seq.encode`. The other arguments are those of
+    `beam_search`, whose ValueErrors it raises; another alpha does not compile again. What the best ones
+    attend to, for a picture, is `model.align(params, inputs, lengths, found.tokens[..., 0])`; to draw
+    targets instead, give a `TargetSide` to `sj.generate`.
+
+    >>> import seqjax as sj
+    >>> tokens, attention = sj.models.Tokens(20, 8), sj.models.MultiplicativeAttention()
+    >>> model = sj.models.Seq2Seq(tokens, sj.GRU(8), tokens, sj.GRU(8), attention)
+    >>> params = model.init(jax.random.key(0))
+    >>> source = jnp.array([[7, 8, 4], [4, 5, 0]])
+    >>> found = translate(model, params, source, jnp.array([2, 2, 1]), max_length=9, beam=5)
+    >>> found.tokens.shape, found.scores.shape
+    ((9, 3, 5), (3, 5))
+    """
+    options = {"beam": beam, "min_length": min_length, "penalty": penalty}
+    return _translate(model, params, inputs, lengths, max_length, alpha, **options)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("model", "max_length", "beam", "min_length", "penalty")
+)
+def _translate(model, params, inputs, lengths, max_length, alpha, **options):
+    source = model.encode(params, inputs, lengths)
+    prompt = jnp.full((1, *source.end.shape[:-1]), model.start, jnp.int32)
+    side, given = TargetSide(model), TargetSideParams(params, source)
+    options = {"stop": model.stop, "alpha": alpha, **options}
+    return continuations(side, given, prompt, max_length, **options)

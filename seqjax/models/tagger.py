@@ -16,8 +16,7 @@ from seqjax.fields import check_fields
 from seqjax.gradients import Metrics
 from seqjax.initializers import Initializer
 from seqjax.models.inputs import Inputs
-from seqjax.models.masks import real_steps
-from seqjax.models.outputs import choice, outputs
+from seqjax.models.outputs import choice, outputs, real_steps
 from seqjax.models.readout import Readout, dropped
 from seqjax.numerics import compute_dtype
 
@@ -107,7 +106,7 @@ class Tagger:
         """
         logits = self.apply(params, batch.inputs, batch.lengths, key=key)
         targets = jnp.asarray(batch.targets)
-        real = real_steps("Tagger.loss: lengths", targets.shape, batch.lengths)
+        real = real_steps("Tagger.loss: lengths", batch.lengths, targets.shape)
         smoothing = self.label_smoothing if key is not None else 0.0
         value, metrics = choice(logits, targets, real, smoothing)
         return value, (carry, metrics)

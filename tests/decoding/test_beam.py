@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.decoding import Hypotheses, beam_search, continuations, translate
+from seqjax.decoding import Hypotheses, beam_search, continuations
 from seqjax.decoding import beam as module
+from seqjax.models import translate
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

@@ -133,7 +133,7 @@ def test_the_parameters_are_those_of_the_newest_checkpoint(trained):
     model, params, _ = generate.load(trained.run)
     fresh = model.init(jax.random.key(0))
     assert jax.tree.structure(params) == jax.tree.structure(fresh)
-    assert not np.array_equal(params.readout_bias, fresh.readout_bias)  # which starts at 0
+    assert not np.array_equal(params.readout.bias, fresh.readout.bias)  # which starts at 0
 
 
 @pytest.mark.parametrize(

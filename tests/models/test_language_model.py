@@ -34,7 +34,7 @@ def test_apply_is_embedding_cell_readout():
     inner, ys = sj.unroll(model.cell, params.cell, params.embedding[tokens])
     np.testing.assert_allclose(
         logits,
-        np.asarray(ys) @ np.asarray(params.readout_kernel) + params.readout_bias[None],
+        np.asarray(ys) @ np.asarray(params.readout.kernel) + params.readout.bias[None],
         rtol=1e-5,
         atol=1e-6,
     )
@@ -81,15 +81,15 @@ def test_a_model_that_knows_nothing_is_near_the_uniform_loss():
 
 def test_tied_weights_share_the_embedding_in_value_and_gradient():
     model, params = make(tied=True, embedding=5)
-    assert params.readout_kernel is None
+    assert params.readout.kernel is None
     batch = batch_of()
     gradient = bptt(model.loss)(params, model.initial_state(params, (2,)), batch, None)
     untied = dataclasses.replace(model, tied=False)
-    split = params._replace(readout_kernel=params.embedding.T)
+    split = params._replace(readout=params.readout._replace(kernel=params.embedding.T))
     parts = bptt(untied.loss)(split, model.initial_state(params, (2,)), batch, None)
     np.testing.assert_allclose(
         gradient.grads.embedding,
-        parts.grads.embedding + parts.grads.readout_kernel.T,
+        parts.grads.embedding + parts.grads.readout.kernel.T,
         rtol=1e-4,
         atol=1e-6,
     )

@@ -108,7 +108,7 @@ def test_params_that_are_stored_but_not_in_the_target_are_an_error(tmp_path):
     free, tied = (sj.models.LanguageModel(9, sj.GRU(4), 4, tied=t) for t in (False, True))
     state = state_of(sj.GRU(4))._replace(params=free.init(jax.random.key(0)))
     Checkpoints(tmp_path).save(state, {})
-    with pytest.raises(ValueError, match=r"params.readout_kernel is .* there, missing here"):
+    with pytest.raises(ValueError, match=r"params.readout.kernel is .* there, missing here"):
         Checkpoints(tmp_path).restore_params(tied.init(jax.random.key(0)))
 
 
