@@ -3,6 +3,7 @@
 Shapes are static under `jax.jit`, so a check runs while tracing and costs nothing at run time.
 """
 
+import importlib
 import math
 import reprlib
 from collections.abc import Collection
@@ -165,3 +166,13 @@ def differentiable(name: str, tree: Any) -> None:
                 f"{name}{jax.tree_util.keystr(path)} is {dtype}; expected floating point, "
                 "as a gradient is taken with respect to it"
             )
+
+
+def package(name: str, needed: str, extra: str) -> Any:
+    """Import the package `needed`, which `name` uses, or say which extra of seqjax brings it."""
+    try:
+        return importlib.import_module(needed)
+    except ImportError:
+        raise ImportError(
+            f"{name} needs the {needed} package: pip install 'seqjax[{extra}]'"
+        ) from None

@@ -77,10 +77,10 @@ def pad(
         longest = max((n for n in found if n is not None), default=0)
         if longest > room:
             raise ValueError(f"pad: {name} of {longest} steps do not fit in {room}")
-        if len({n is None for n in found}) > 1:
-            raise ValueError(f"pad: {name}: expected arrays in all examples, or numbers in all")
-        if len({jax.tree.structure(tree) for tree in trees}) > 1:
-            raise ValueError(f"pad: {name}: expected one structure in all examples, got several")
+        if len({(n is None, jax.tree.structure(t)) for n, t in zip(found, trees, strict=True)}) > 1:
+            raise ValueError(
+                f"pad: {name}: expected one structure in all examples, arrays or numbers, got several"
+            )
         stacked = jax.tree.map(lambda *leaves: _stacked(leaves, room, rows, multiple), *trees)
         missing = (0, rows - len(found))
         return stacked, None if found[0] is None else np.pad(np.array(found, np.int32), missing)
@@ -143,35 +143,31 @@ class Buckets:
             raise ValueError("Buckets: examples is empty; expected at least one Example")
         self._examples, self._batch_size = examples, batch_size
         self._seed, self._workers = seed, workers
-        seen = [_measured(e, i) for i, e in enumerate(examples)]
-        self._sides = np.array([steps for steps, _ in seen])
-        self._checksum = functools.reduce(lambda a, b: zlib.crc32(b, a), (c for _, c in seen), 0)
+        self._sides, self._checksum = _measured(examples)
         lengths = self._sides.max(axis=1)
         if isinstance(boundaries, int):
             checks.positive("Buckets: boundaries", boundaries)
             boundaries = least_padding(lengths, boundaries)
-        for boundary in boundaries:
-            checks.positive("Buckets: boundaries", boundary)
         self.boundaries = tuple(int(boundary) for boundary in boundaries)
-        if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)):
-            raise ValueError(f"Buckets: boundaries: expected rising integers, got {boundaries!r}")
-        too_long = np.flatnonzero(lengths > self.boundaries[-1])
-        self.skipped = len(too_long)
-        if self.skipped and longer == "refuse":
-            first = too_long[0]
+        rising = list(self.boundaries) == sorted(set(self.boundaries))
+        if not self.boundaries or not rising or self.boundaries[0] < 1:
+            raise ValueError(
+                f"Buckets: boundaries: expected positive, rising integers, got {boundaries!r}"
+            )
+        self.skipped = int((lengths > self.boundaries[-1]).sum())
+        if self.skipped == len(lengths) or (self.skipped and longer == "refuse"):
+            first = int((lengths > self.boundaries[-1]).argmax())
             raise ValueError(
                 f"Buckets: examples[{first}] has {lengths[first]} steps, but the last bucket holds "
                 f"{self.boundaries[-1]} ({self.skipped} of {len(lengths)} examples are longer); "
-                'expected higher boundaries, or longer="skip"'
+                'expected higher boundaries, or longer="skip" and some that fit'
             )
-        if self.skipped == len(lengths):
-            raise ValueError(f"Buckets: no example fits in {self.boundaries[-1]} steps")
         if self.skipped:
             message = "Buckets: skipped %d of %d examples with more than %d steps"
             logger.warning(message, self.skipped, len(lengths), self.boundaries[-1])
         bucket = np.searchsorted(self.boundaries, lengths)
-        kept = range(len(self.boundaries))
-        self._members = {b: np.flatnonzero(bucket == b) for b in kept if (bucket == b).any()}
+        members = {b: np.flatnonzero(bucket == b) for b in range(len(self.boundaries))}
+        self._members = {b: found for b, found in members.items() if found.size}
         self._batches = self._dataset(seed)
         self._iterator = self._from_the_start()
 
@@ -188,11 +184,11 @@ class Buckets:
     @property
     def padding(self) -> float:
         """The share of the steps of a pass, in inputs and targets, that are padding."""
-        size, steps = self._batch_size, 0
-        for members in self._members.values():
-            steps += -(-len(members) // size) * size * int(self._sides[members].max(0).sum())
-        real = sum(int(self._sides[members].sum()) for members in self._members.values())
-        return 1 - real / steps if steps else 0.0
+        size, steps, valid = self._batch_size, 0, 0
+        for sides in (self._sides[members] for members in self._members.values()):
+            steps += -(-len(sides) // size) * size * int(sides.max(axis=0).sum())
+            valid += int(sides.sum())
+        return 1 - valid / steps if steps else 0.0
 
     def one_pass(self) -> Iterator[Padded]:
         """Read every example once, in order, for evaluation, without a change of the position."""
@@ -223,9 +219,7 @@ class Buckets:
 
         Raises a ValueError for a state of other examples, another batch size, boundaries or seed.
         """
-        fixed = "examples steps checksum batches batch_size longest seed"
-        check_state("Buckets.set_state", state, self.get_state(), fixed)
-        checks.size("Buckets.set_state: next_batch", state["next_batch"])
+        check_state("Buckets.set_state", state, self.get_state(), position=("next_batch",))
         self._iterator = self._from_the_start()
         self._iterator.set_state({"next_index": state["next_batch"]})
 
@@ -300,22 +294,24 @@ def _length(side: Any) -> int | None:
     return times.pop() if times else None
 
 
-def _measured(example: Example, index: int) -> tuple[tuple[int, int], bytes]:
-    """Return the steps of inputs and of targets, 0 for numbers, and a checksum of both."""
-    if not isinstance(example, Example):
-        raise ValueError(
-            f"Buckets: examples[{index}] is a {type(example).__name__}; expected an Example"
-        )
-    try:
-        sides = [_arrays(side) for side in example]
-        inputs, targets = (_length(side) or 0 for side in sides)
-    except ValueError as error:
-        raise ValueError(f"Buckets: examples[{index}]: {error}") from None
-    checksum = 0
-    for leaf in jax.tree.leaves(sides):
-        checksum = zlib.crc32(f"{leaf.dtype}{leaf.shape}".encode(), checksum)
-        checksum = zlib.crc32(leaf.tobytes(), checksum)
-    return (inputs, targets), checksum.to_bytes(4, "little")
+def _measured(examples: Sequence[Example]) -> tuple[np.ndarray, int]:
+    """Return the steps [examples, 2] of inputs and of targets, 0 for numbers, and a checksum of all."""
+    steps, total = [], 0
+    for index, example in enumerate(examples):
+        if not isinstance(example, Example):
+            kind = type(example).__name__
+            raise ValueError(f"Buckets: examples[{index}] is a {kind}; expected an Example")
+        try:
+            sides = [_arrays(side) for side in example]
+            steps.append([_length(side) or 0 for side in sides])
+        except ValueError as error:
+            raise ValueError(f"Buckets: examples[{index}]: {error}") from None
+        checksum = 0
+        for leaf in jax.tree.leaves(sides):
+            checksum = zlib.crc32(f"{leaf.dtype}{leaf.shape}".encode(), checksum)
+            checksum = zlib.crc32(leaf.tobytes(), checksum)
+        total = zlib.crc32(checksum.to_bytes(4, "little"), total)
+    return np.array(steps), total
 
 
 def _stacked(leaves: Sequence[np.ndarray], time: int, rows: int, multiple: int) -> np.ndarray:
@@ -325,7 +321,7 @@ def _stacked(leaves: Sequence[np.ndarray], time: int, rows: int, multiple: int) 
         raise ValueError(f"pad: expected arrays with as many axes each, got {sorted(ranks)}")
     dtype = np.result_type(*leaves)
     if ranks == {0}:
-        return np.concatenate([np.array(leaves, dtype), np.zeros(rows - len(leaves), dtype)])
+        return np.pad(np.array(leaves, dtype), (0, rows - len(leaves)))
     rest = np.max([leaf.shape[1:] for leaf in leaves], axis=0).astype(int)
     if len({leaf.shape[1:] for leaf in leaves}) > 1:
         rest = -(-rest // multiple) * multiple
@@ -341,8 +337,4 @@ def _seed(seed: int, number: int) -> int:
 
 
 def _grain() -> Any:
-    try:
-        import grain
-    except ImportError:
-        raise ImportError("Buckets needs the grain package: pip install 'seqjax[train]'") from None
-    return grain
+    return checks.package("Buckets", "grain", "train")

@@ -556,12 +556,7 @@ def write_midi(path: FilePath, roll: npt.ArrayLike, *, tempo: float = 90.0) -> N
         raise ValueError(
             f"write_midi: tempo: expected {SLOWEST} to {FASTEST} steps a minute, got {tempo!r}"
         )
-    try:
-        import mido
-    except ImportError:
-        raise ImportError(
-            "write_midi needs the mido package: pip install 'seqjax[music]'"
-        ) from None
+    mido = checks.package("write_midi", "mido", "music")
     changes = np.diff(np.pad(keys.astype(np.int8), ((1, 1), (0, 0))), axis=0)
     steps, found = np.nonzero(changes)
     order = np.lexsort((found, changes[steps, found], steps))  # notes end before others begin

@@ -1,6 +1,7 @@
 """Time series for forecasting: scaling, parts by position, and windows."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import overload
 
@@ -68,10 +69,7 @@ class Scaling:
     def select(self, columns: Sequence[int]) -> "Scaling":
         """Return the scaling of some columns, in the given order: of the targets, for instance."""
         _check_columns("Scaling.select: columns", columns, len(self.mean))
-        return Scaling(
-            tuple(self.mean[column] for column in columns),
-            tuple(self.deviation[column] for column in columns),
-        )
+        return Scaling(*(tuple(s[c] for c in columns) for s in (self.mean, self.deviation)))
 
     def _columns(self, method: str, values: npt.ArrayLike) -> np.ndarray:
         values = np.asarray(values, np.float64)
@@ -104,51 +102,34 @@ def split_by_position(
     >>> [part.tolist() for part in split_by_position(range(10), (0.6, 0.2, 0.2), past=2)]
     [[0, 1, 2, 3, 4, 5], [4, 5, 6, 7], [6, 7, 8, 9]]
     """
-    series = np.asarray(series)
+    series, sizes = np.asarray(series), np.asarray(parts)
     if series.ndim == 0:
         raise ValueError("split_by_position: series is a scalar; expected [time, ...]")
     checks.size("split_by_position: past", past)
-    ends, found = _ends(parts, len(series)), []
-    for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        if start == end:
+    if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iuf" or not np.all(sizes > 0):
+        raise ValueError(
+            "split_by_position: parts: expected positive steps, all integers, or shares, all floats, "
+            f"got {parts!r}"
+        )
+    ends = np.cumsum(sizes)
+    if sizes.dtype.kind == "f":
+        if ends[-1] > 1 + 1e-9:
             raise ValueError(
-                f"split_by_position: parts[{number}] is {parts[number]} and holds no step of "
-                f"{len(series)}; expected at least one"
+                f"split_by_position: parts: expected shares with a sum of at most 1, got {parts!r}"
             )
-        if number and start < past:
-            raise ValueError(
-                f"split_by_position: parts[{number}] starts at step {start}, with fewer than "
-                f"past={past} steps before it"
-            )
-        found.append(series[start - past if number else start : end])
+        ends = np.round(ends * len(series)).astype(np.int64)
     if ends[-1] > len(series):
         raise ValueError(
-            f"split_by_position: parts {tuple(parts)} hold {ends[-1]} steps, but series has "
-            f"{len(series)}"
+            f"split_by_position: parts {parts!r} hold {ends[-1]} steps, but series has {len(series)}"
         )
-    return tuple(found)
-
-
-def _ends(parts: Sequence[int] | Sequence[float], time: int) -> list[int]:
-    """Return where each part ends."""
-    whole = [isinstance(p, int | np.integer) and not isinstance(p, bool) for p in parts]
-    if not parts or any(whole) != all(whole):
-        raise ValueError(
-            "split_by_position: parts: expected steps, all integers, or shares, all floats, "
-            f"got {tuple(parts)!r}"
-        )
-    check = checks.positive if all(whole) else checks.finite_positive
-    for part in parts:
-        check("split_by_position: parts", part)  # type: ignore[arg-type]
-    if all(whole):
-        return np.cumsum(np.array(parts, np.int64)).tolist()
-    sums = np.cumsum(np.array(parts, np.float64))
-    if sums[-1] > 1 + 1e-9:
-        raise ValueError(
-            "split_by_position: parts: expected shares with a sum of at most 1, "
-            f"got {tuple(parts)!r}"
-        )
-    return np.round(sums * time).astype(np.int64).tolist()
+    bounds = list(itertools.pairwise([0, *ends.tolist()]))
+    for number, (start, end) in enumerate(bounds):
+        if start == end or 0 < start < past:
+            raise ValueError(
+                f"split_by_position: parts[{number}] is steps {start} to {end} of {len(series)}; "
+                f"expected at least one step, and past={past} steps before it"
+            )
+    return tuple(series[max(start - past, 0) : end] for start, end in bounds)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,10 +163,10 @@ class ForecastWindows(Sequence[Example]):
     def _at(self, start: int) -> Example:
         now = start + self.past
         future = self.series[now : now + self.horizon]
-        if self.targets is not None and len(self.targets) == 1:
-            future = future[:, self.targets[0] : self.targets[0] + 1]  # a view, where a list copies
-        elif self.targets is not None:
-            future = future[:, list(self.targets)]
+        if self.targets is not None:
+            first, *more = self.targets
+            # A slice is a view, where a list copies.
+            future = future[:, list(self.targets) if more else slice(first, first + 1)]
         return Example(self.series[start:now], future)
 
 
@@ -217,9 +198,8 @@ def forecast_windows(
     (3, [[2.0], [3.0]], [[4.0]])
     """
     series = _series("forecast_windows: series", series)
-    checks.positive("forecast_windows: past", past)
-    checks.positive("forecast_windows: horizon", horizon)
-    checks.positive("forecast_windows: stride", stride)
+    for name, value in {"past": past, "horizon": horizon, "stride": stride}.items():
+        checks.positive(f"forecast_windows: {name}", value)
     if targets is not None:
         _check_columns("forecast_windows: targets", targets, series.shape[1])
         targets = tuple(int(column) for column in targets)
@@ -234,11 +214,11 @@ def forecast_windows(
 def _series(name: str, series: npt.ArrayLike) -> np.ndarray:
     """Validate `series` as [time, columns] of finite numbers, without a copy."""
     series = np.asarray(series)
-    if series.ndim != 2 or 0 in series.shape:
+    if series.ndim != 2 or 0 in series.shape or series.dtype.kind not in "fiu":
         hint = "; for one column, series[:, None]" if series.ndim == 1 else ""
-        raise ValueError(f"{name} has shape {series.shape}; expected [time, columns]{hint}")
-    if series.dtype.kind not in "fiu":
-        raise ValueError(f"{name} is {series.dtype}; expected real numbers")
+        raise ValueError(
+            f"{name} is {series.dtype}{list(series.shape)}; expected real numbers [time, columns]{hint}"
+        )
     bad = np.argwhere(~np.isfinite(series))
     if len(bad):
         step, column = bad[0].tolist()
@@ -250,9 +230,6 @@ def _series(name: str, series: npt.ArrayLike) -> np.ndarray:
 
 
 def _check_columns(name: str, columns: Sequence[int], count: int) -> None:
-    if len(columns) == 0:
-        raise ValueError(f"{name}: expected at least one column, got {columns!r}")
-    for column in columns:
-        checks.size(name, column)
-        if column >= count:
-            raise ValueError(f"{name}: expected columns in [0, {count}), got {column}")
+    known = all(isinstance(c, int | np.integer) and 0 <= c < count for c in columns)
+    if len(columns) == 0 or not known:
+        raise ValueError(f"{name}: expected one column or more in [0, {count}), got {columns!r}")

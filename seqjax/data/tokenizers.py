@@ -5,7 +5,6 @@ import codecs
 import collections
 import dataclasses
 import functools
-import importlib
 import io
 import json
 import re
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int32, UInt32
 
+from seqjax import checks
 from seqjax.data.text import FilePath, one_row, restored
 
 UNKNOWN, NEWLINE = "<unk>", "\n"
@@ -328,7 +328,7 @@ class BPETokenizer(Utf8Tokenizer):
         Raises a ValueError for an empty text and for a size below 256, one token per byte.
         """
         _check_training("BPETokenizer", text, size, 256, "one token a byte")
-        trainer = _package().trainers.BpeTrainer(
+        trainer = checks.package("BPETokenizer", "tokenizers", "text").trainers.BpeTrainer(
             vocab_size=size,
             min_frequency=LEAST_FREQUENCY,
             initial_alphabet=list(byte_symbols()),
@@ -364,7 +364,7 @@ class BPETokenizer(Utf8Tokenizer):
 
     @functools.cached_property
     def _byte_level(self) -> Any:
-        package = _package()
+        package = checks.package("BPETokenizer", "tokenizers", "text")
         vocabulary = {token: i for i, token in enumerate(self._tokens)}
         tokenizer = package.Tokenizer(package.models.BPE(vocabulary, list(self.merges)))
         tokenizer.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -377,13 +377,3 @@ def _check_training(owner: str, text: str, size: int, least: int, why: str) -> N
         raise ValueError(f"{owner}.train: text is empty; expected text to train on")
     if size < least:
         raise ValueError(f"{owner}.train: size is {size}; expected at least {least}, {why}")
-
-
-def _package() -> Any:
-    try:
-        return importlib.import_module("tokenizers")
-    except ImportError:
-        raise ImportError(
-            "BPETokenizer needs the tokenizers package: pip install 'seqjax[text]'; "
-            "the other tokenizers need nothing"
-        ) from None

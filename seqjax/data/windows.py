@@ -5,7 +5,7 @@ contiguous stretch of the text, and read window by window; the state of a lane c
 """
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -91,20 +91,24 @@ def passes(batch: Batch, length: int) -> Iterator[Batch]:
     >>> [window.inputs.shape for window in passes(lanes(range(8), count=1), length=3)]
     [(3, 1), (3, 1), (1, 1)]
     """
-    _check_batch("passes", batch)
+    checks.instance("passes: batch", batch, Batch)
     checks.positive("passes: length", length)
     return (_between(batch, start, start + length) for start in range(0, len(batch.mask), length))
 
 
-def check_state(name: str, state: Mapping[str, Any], here: Mapping[str, Any], fixed: str) -> None:
-    """Validate a saved position: the keys of `here`, and its values at the names in `fixed`."""
+def check_state(
+    name: str, state: Mapping[str, Any], here: Mapping[str, Any], position: Sequence[str]
+) -> None:
+    """Validate a saved state: integers of at least 0 in `position`, all else as it is `here`."""
     if set(state) != set(here):
         raise ValueError(
             f"{name}: state has the keys {sorted(state)}; expected {sorted(here)}, "
             "as get_state returns them"
         )
-    for key in fixed.split():
-        if state[key] != here[key]:
+    for key in here:
+        if key in position:
+            checks.size(f"{name}: {key}", state[key])
+        elif state[key] != here[key]:
             raise ValueError(
                 f"{name}: state has {key} {state[key]} but this one has {here[key]}; resume with the "
                 "data, sizes and seed it began with, or begin another run"
@@ -148,7 +152,7 @@ class Windows:
         restart: float = 0.0,
     ) -> None:
         """Start before the first batch of pass 0."""
-        _check_batch("Windows", batch)
+        checks.instance("Windows: batch", batch, Batch)
         checks.positive("Windows: length", length)
         checks.positive("Windows: windows_per_batch", windows_per_batch)
         checks.fraction("Windows: restart", restart)
@@ -198,11 +202,11 @@ class Windows:
         """
         state = {name: int(value) for name, value in state.items()}
         here = self._state(max(state.get("pass_number", 0), 0), self._position)
-        check_state("Windows.set_state", state, here, "time lanes checksum offset")
-        if state["pass_number"] < 0 or not 0 <= state["position"] < here["time"]:
+        check_state("Windows.set_state", state, here, position=("pass_number", "position"))
+        if state["position"] >= here["time"]:
             raise ValueError(
-                f"Windows.set_state: state is at pass {state['pass_number']}, position "
-                f"{state['position']}; expected a pass from 0 on and a position in [0, {here['time']})"
+                f"Windows.set_state: state is at position {state['position']}; expected one in "
+                f"[0, {here['time']})"
             )
         self._go_to(state["pass_number"], state["position"])
 
@@ -240,11 +244,3 @@ class Windows:
 
 def _between(batch: Batch, start: int, stop: int) -> Batch:
     return Batch(*(field[start:stop] for field in batch))
-
-
-def _check_batch(name: str, batch: Batch) -> None:
-    if not isinstance(batch, Batch):
-        raise ValueError(
-            f"{name}: batch is a {type(batch).__name__}; expected a Batch, "
-            "as seqjax.data.lanes(ids, count) returns it"
-        )

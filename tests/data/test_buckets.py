@@ -13,9 +13,7 @@ from seqjax.data.buckets import least_padding
 LENGTHS = [3, 9, 4, 2, 8, 1, 0, 9, 5, 5, 7]
 EXAMPLES = [Example([100 * i + t for t in range(n)], i) for i, n in enumerate(LENGTHS)]
 
-
-OTHER_LABEL = EXAMPLES[-1]._replace(targets=99)
-OTHER_WORD = EXAMPLES[-1]._replace(inputs=[*EXAMPLES[-1].inputs[:-1], 99])
+ALL = sorted((e.targets, e.inputs) for e in EXAMPLES)
 NO_EXAMPLES: Any = [([1], 2)]
 
 
@@ -30,9 +28,6 @@ def seen(batch):
         (int(batch.targets[row]), batch.inputs[: batch.lengths[row], row].tolist())
         for row in np.flatnonzero(batch.real)
     ]
-
-
-ALL = sorted((e.targets, e.inputs) for e in EXAMPLES)
 
 
 def test_a_batch_holds_the_numbers_and_zeros():
@@ -113,28 +108,27 @@ def test_a_position_through_json_goes_on_where_it_was(taken):
 
 
 @pytest.mark.parametrize(
-    ("other", "name"),
+    ("examples", "options", "name"),
     [
-        (lambda: Buckets(EXAMPLES[1:], 2, seed=1), "examples"),
-        (lambda: Buckets(EXAMPLES, 3, seed=1), "batches|batch_size"),
-        (lambda: Buckets(EXAMPLES, 2, seed=2), "seed"),
-        (lambda: Buckets(EXAMPLES, 2, seed=1, boundaries=(20,)), "batches|longest"),
-        (lambda: Buckets([*EXAMPLES[:-1], OTHER_LABEL], 2, seed=1), "checksum"),
-        (lambda: Buckets([*EXAMPLES[:-1], OTHER_WORD], 2, seed=1), "checksum"),
-        (lambda: Buckets([EXAMPLES[1], EXAMPLES[0], *EXAMPLES[2:]], 2, seed=1), "checksum"),
+        (EXAMPLES[1:], {}, "examples"),
+        (EXAMPLES, {"batch_size": 3}, "batches|batch_size"),
+        (EXAMPLES, {"seed": 2}, "seed"),
+        (EXAMPLES, {"boundaries": (20,)}, "batches|longest"),
+        ([*EXAMPLES[:-1], EXAMPLES[-1]._replace(targets=99)], {}, "checksum"),
+        ([*EXAMPLES[:-1], Example([*EXAMPLES[-1].inputs[:-1], 99], 10)], {}, "checksum"),
+        ([EXAMPLES[1], EXAMPLES[0], *EXAMPLES[2:]], {}, "checksum"),
     ],
     ids=["examples", "batch size", "seed", "boundaries", "a label", "a word", "their order"],
 )
-def test_a_position_of_something_else_is_an_error(other, name):
+def test_a_position_of_something_else_is_an_error(examples, options, name):
+    other = Buckets(examples, **({"batch_size": 2, "seed": 1} | options)).get_state()
     with pytest.raises(ValueError, match=rf"Buckets.set_state: state has ({name}) "):
-        Buckets(EXAMPLES, 2, seed=1).set_state(other().get_state())
+        Buckets(EXAMPLES, 2, seed=1).set_state(other)
     with pytest.raises(ValueError, match="state has the keys"):
         Buckets(EXAMPLES, 2, seed=1).set_state({"next_batch": 0})
 
 
-def test_a_long_example_is_an_error_or_skipped_and_counted(caplog):
-    with pytest.raises(ValueError, match=r"examples\[1\] has 9 steps, .* holds 8 \(2 of 11"):
-        Buckets(EXAMPLES, 2, boundaries=(4, 8))
+def test_a_long_example_is_skipped_and_counted(caplog):
     batches = Buckets(EXAMPLES, 2, boundaries=(4, 8), longer="skip")
     assert batches.skipped == 2
     assert "skipped 2 of 11 examples with more than 8 steps" in caplog.text
@@ -173,18 +167,27 @@ def test_boundaries_of_few_and_of_many_lengths():
     [
         (lambda: Buckets([], 2), "examples is empty"),
         (lambda: Buckets(EXAMPLES, 0), "batch_size: expected a positive integer"),
-        (lambda: Buckets(EXAMPLES, 2, boundaries=(5, 3)), "expected rising integers, got"),
-        (lambda: Buckets(EXAMPLES, 2, boundaries=()), "expected rising integers, got"),
+        (
+            lambda: Buckets(EXAMPLES, 2, boundaries=(5, 3)),
+            "expected positive, rising integers, got",
+        ),
+        (lambda: Buckets(EXAMPLES, 2, boundaries=()), "expected positive, rising integers, got"),
+        (lambda: Buckets(EXAMPLES, 2, boundaries=(-1, 9)), "expected positive, rising integers"),
         (lambda: Buckets(EXAMPLES, 2, boundaries=0), "boundaries: expected a positive integer"),
         (lambda: Buckets(EXAMPLES, 2, seed=-1), "seed: expected an integer of at least 0"),
         (lambda: Buckets(EXAMPLES, 2, longer="cut"), "longer: expected one of 'refuse', 'skip'"),
+        (
+            lambda: Buckets(EXAMPLES, 2, boundaries=(4, 8)),
+            r"examples\[1\] has 9 steps, .* holds 8 \(2 of 11",
+        ),
+        (lambda: Buckets(EXAMPLES[1:2], 2, boundaries=(4,), longer="skip"), r"\(1 of 1 examples"),
         (lambda: Buckets(NO_EXAMPLES, 2), r"examples\[0\] is a tuple; expected an Example"),
         (lambda: Buckets([Example(Words([1, 2], [[3]]), 0)], 2), r"examples\[0\].*\[1, 2\] steps"),
         (lambda: pad([Example([1, 2], 0)], time=1, rows=1), "inputs of 2 steps do not fit in 1"),
         (lambda: pad([Example([1], 0)] * 2, time=1, rows=1), "from 1 to 1 examples, got 2"),
         (
             lambda: pad([Example([1], 0), Example([1], [1])], 1, 2),
-            "targets: expected arrays in all",
+            "targets: expected one structure",
         ),
         (lambda: pad([Example([1], 0), Example([[1]], 0)], 1, 2), r"axes each, got \[1, 2\]"),
         (lambda: pad([Example([1], 0), Example({"a": [1]}, 0)], 1, 2), "expected one structure"),
