@@ -12,6 +12,12 @@ PYTHON ?= $(call find_python,python3 python3.11 python3.12 python3.13 python,(3$
 NEWEST ?= $(call find_python,python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.12*/bin/python),(3$(comma)12))
 comma := ,
 
+# Compile quickly, as `make test` runs most programs once on a few numbers; `make test-all` compiles as users do.
+# XLA ends on a flag that it does not know, so the flag is tried first.
+emitters := --xla_cpu_use_fusion_emitters=false
+quick = JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$${XLA_FLAGS:-} $(shell \
+	XLA_FLAGS=$(emitters) $(BIN)/python -c 'import jax; jax.devices("cpu")' >/dev/null 2>&1 && echo $(emitters))"
+
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
@@ -31,7 +37,7 @@ check: $(VENV)/.dev ## format, lint, types, floors
 	$(BIN)/lint-imports
 
 test: check ## the checks, and all tests but those marked `full`: minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full" $(ARGS)
+	$(quick) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not full" $(ARGS)
 
 test-all: check ## the checks and every test, for releases and nights
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)

@@ -68,6 +68,7 @@ def test_ones_own_table_is_cut_by_rows_and_scaled_by_its_training_part(tmp_path)
     assert result["parameters"] == first + second + (4 + 1) * 2 * 5
 
 
+@pytest.mark.full
 def test_what_is_counted_from_the_last_row_changes_the_network_alone(tmp_path):
     table(tmp_path / "my.csv")
     runs = [
@@ -92,6 +93,7 @@ def test_a_bad_value_is_named_and_rows_are_counts_or_shares(tmp_path):
         forecast.main(tiny(tmp_path / "my.csv", tmp_path / "run"))
 
 
+@pytest.mark.full
 def test_a_value_that_is_missing_is_filled_or_its_row_left_out_as_one_says(tmp_path):
     values = table(tmp_path / "my.csv")
     lines = (tmp_path / "my.csv").read_text("utf-8").splitlines(keepends=True)

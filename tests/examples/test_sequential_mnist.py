@@ -97,7 +97,12 @@ def mnist(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("order", "cell"), [("pixels", "lstm"), ("permuted", "mingru"), ("rows", "lru")]
+    ("order", "cell"),
+    [
+        pytest.param("pixels", "lstm", marks=pytest.mark.full),
+        ("permuted", "mingru"),
+        pytest.param("rows", "lru", marks=pytest.mark.full),
+    ],
 )
 def test_files_are_read_in_the_order_that_is_asked_for(mnist, monkeypatch, order, cell):
     images, digits = sj.data.read_mnist(mnist)[0]

@@ -8,6 +8,7 @@ from examples import sweep
 pytestmark = pytest.mark.usefixtures("standard_promotion")
 
 
+@pytest.mark.full
 def test_without_clipping_a_long_step_is_fatal_and_with_it_is_not(tmp_path, capsys):
     options = sweep.Options(
         learning_rates=(0.001, 0.1),

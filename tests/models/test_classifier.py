@@ -47,7 +47,7 @@ def test_each_row_is_classified_as_if_it_were_alone(cell, pool):
 @pytest.mark.parametrize("pool", ["last", "mean", "max"])
 def test_padding_and_rows_that_are_not_real_change_neither_loss_nor_gradient(pool):
     model, params = make(pool=pool)
-    measure = jax.value_and_grad(lambda p, batch: model.loss(p, None, batch, None)[0])
+    measure = jax.jit(jax.value_and_grad(lambda p, batch: model.loss(p, None, batch, None)[0]))
     value, gradient = measure(params, pad(EXAMPLES, time=5, rows=3))
     padded = pad(EXAMPLES, time=9, rows=6)
     spoiled = np.where(np.arange(9)[:, None] < padded.lengths, padded.inputs, 5)

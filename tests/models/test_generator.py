@@ -95,7 +95,7 @@ def test_the_loss_is_the_mean_of_single_steps_from_the_bridged_state(kind, condi
 def test_padding_changes_neither_loss_nor_gradient(kind):
     model, params = make(kind)
     examples = [Example(c, s) for c, s in zip([2, 0], SEQUENCES[kind], strict=True)]
-    measure = jax.value_and_grad(lambda p, batch: model.loss(p, None, batch, None)[0])
+    measure = jax.jit(jax.value_and_grad(lambda p, batch: model.loss(p, None, batch, None)[0]))
     value, gradient = measure(params, pad(examples, time=3, rows=2))
     again, same = measure(params, pad(examples, time=7, rows=5))
     np.testing.assert_allclose(again, value, rtol=1e-6)

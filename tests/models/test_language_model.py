@@ -83,10 +83,10 @@ def test_tied_weights_share_the_embedding_in_value_and_gradient():
     model, params = make(tied=True, embedding=5)
     assert params.readout.kernel is None
     batch = batch_of()
-    gradient = bptt(model.loss)(params, model.initial_state(params, (2,)), batch, None)
+    gradient = jax.jit(bptt(model.loss))(params, model.initial_state(params, (2,)), batch, None)
     untied = dataclasses.replace(model, tied=False)
     split = params._replace(readout=params.readout._replace(kernel=params.embedding.T))
-    parts = bptt(untied.loss)(split, model.initial_state(params, (2,)), batch, None)
+    parts = jax.jit(bptt(untied.loss))(split, model.initial_state(params, (2,)), batch, None)
     np.testing.assert_allclose(
         gradient.grads.embedding,
         parts.grads.embedding + parts.grads.readout.kernel.T,
@@ -204,7 +204,7 @@ def test_dropped_recurrent_weights_are_the_same_ones_in_a_whole_window():
     _, dropped = model.apply(params, state, batch.inputs, key=key)
     _, expected = model.apply(thinned, state, batch.inputs)
     np.testing.assert_allclose(dropped, expected, rtol=1e-6)
-    gradient = jax.grad(lambda p: model.loss(p, state, batch, key)[0])(params)
+    gradient = jax.jit(jax.grad(lambda p: model.loss(p, state, batch, key)[0]))(params)
     kernels = zip(jax.tree.leaves(gradient.cell), jax.tree.leaves(thinned.cell), strict=True)
     zeros = [(np.asarray(g)[np.asarray(w) == 0], w) for g, w in kernels if w.ndim == 2]
     assert all(not np.any(g) for g, _ in zeros)

@@ -70,7 +70,7 @@ def test_the_loss_is_the_mean_over_all_real_steps():
 )
 def test_padding_changes_neither_loss_nor_gradient(examples, inputs):
     model, params = make(inputs=inputs)
-    measure = jax.value_and_grad(lambda p, batch: model.loss(p, None, batch, None)[0])
+    measure = jax.jit(jax.value_and_grad(lambda p, batch: model.loss(p, None, batch, None)[0]))
     value, gradient = measure(params, pad(examples, time=4, rows=len(examples)))
     again, same = measure(params, pad(examples, time=7, rows=5, multiple=3))
     np.testing.assert_allclose(again, value, rtol=1e-6)

@@ -139,7 +139,7 @@ def fitted():
         sj.data.Windows(lanes, 8, restart=0.2),
         steps=7,
         method=sj.tbptt(5),
-        evaluate=lambda params: {"nats": float(params.readout_bias[1])},
+        evaluate=lambda params: {"nats": float(params.readout.bias[1])},
         evaluate_every=3,
         on_evaluation=lambda state: seen.append(jax.tree.map(np.array, state.carry)),
         log_every=2,
