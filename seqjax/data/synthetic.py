@@ -1,7 +1,6 @@
 """Synthetic tasks with one long dependency: the adding problem, the copy task, parity.
 
-Each function draws a batch from a key. It is pure and, with static lengths and batch size, runs under
-`jax.jit`, so a training program can make its data itself and never waits for it.
+Each function draws a batch from a key, also under `jax.jit` with static lengths and batch size.
 """
 
 from typing import NamedTuple
@@ -14,12 +13,7 @@ from seqjax import checks
 
 
 class AddingBatch(NamedTuple):
-    """Numbers to add.
-
-    inputs: channel 0 is the value, channel 1 the marker, 0 or 1.
-    targets: the sum at the last step, 0 before.
-    mask: True at the last step only.
-    """
+    """Values (channel 0) and markers (channel 1); the target and the mask are at the last step only."""
 
     inputs: Float[Array, "time batch 2"]
     targets: Float[Array, "time batch 1"]
@@ -27,10 +21,7 @@ class AddingBatch(NamedTuple):
 
 
 class SymbolBatch(NamedTuple):
-    """Symbols, and a class to predict at each step.
-
-    inputs: one-hot. mask: True where the target counts.
-    """
+    """One-hot symbols, and a class to predict at each step where `mask` is True."""
 
     inputs: Float[Array, "time batch in_features"]
     targets: Int[Array, "time batch"]
@@ -45,21 +36,16 @@ def adding_problem(key: Key[Array, ""], length: int, batch: int) -> AddingBatch:
 
     T is `length`. The constant answer 1 has a mean squared error of Var(v_i + v_j) = 1/6.
 
-    Raises a ValueError for a length below 2, which has no two halves, and a batch below 1.
     References: Hochreiter, Schmidhuber 1997; one marker in each half, as here: Arjovsky, Shah, Bengio
     2016 (Le, Jaitly, Hinton 2015 mark two steps of the whole sequence).
 
-    >>> import jax
     >>> inputs, targets, mask = adding_problem(jax.random.key(0), length=100, batch=32)
     >>> inputs.shape, targets.shape, mask.shape
     ((100, 32, 2), (100, 32, 1), (100, 32))
     """
-    checks.positive("adding_problem: batch", batch)
-    checks.positive("adding_problem: length", length)
+    _check_sizes("adding_problem", batch=batch, length=length)
     if length < 2:
-        raise ValueError(
-            f"adding_problem: length is {length}; expected at least 2, a step in each half"
-        )
+        raise ValueError(f"adding_problem: length: expected at least 2, got {length}")
     value_key, first_key, second_key = jax.random.split(key, 3)
     v = jax.random.uniform(value_key, (length, batch), jnp.float32)
     i = jax.random.randint(first_key, (1, batch), 0, length // 2)
@@ -67,8 +53,7 @@ def adding_problem(key: Key[Array, ""], length: int, batch: int) -> AddingBatch:
     step = jnp.broadcast_to(jnp.arange(length)[:, None], (length, batch))
     m = ((step == i) | (step == j)).astype(jnp.float32)
     mask = step == length - 1
-    total = jnp.broadcast_to(jnp.sum(v * m, axis=0, keepdims=True), (length, batch))
-    targets = jnp.where(mask, total, jnp.zeros_like(total))
+    targets = jnp.where(mask, jnp.sum(v * m, axis=0, keepdims=True), 0.0)
     return AddingBatch(jnp.stack([v, m], axis=-1), targets[..., None], mask)
 
 
@@ -84,20 +69,15 @@ def copy_task(
     after it was the input. All steps count. The best model without memory predicts blanks until the
     delimiter and then each symbol with probability 1/K: S log K / (delay + 2 S) nats a step.
 
-    Raises a ValueError for a delay, a batch or a number of symbols below 1, and an alphabet below 2.
     References: Hochreiter, Schmidhuber 1997; in this form: Arjovsky, Shah, Bengio 2016.
 
-    >>> import jax
     >>> inputs, targets, mask = copy_task(jax.random.key(0), delay=3, batch=1, symbols=2, alphabet=2)
     >>> jnp.argmax(inputs[:, 0], axis=-1).tolist(), targets[:, 0].tolist()
     ([1, 0, 2, 2, 3, 2, 2], [2, 2, 2, 2, 2, 1, 0])
     """
-    checks.positive("copy_task: delay", delay)
-    checks.positive("copy_task: batch", batch)
-    checks.positive("copy_task: symbols", symbols)
-    checks.positive("copy_task: alphabet", alphabet)
+    _check_sizes("copy_task", delay=delay, batch=batch, symbols=symbols, alphabet=alphabet)
     if alphabet < 2:
-        raise ValueError(f"copy_task: alphabet is {alphabet}; expected at least 2 symbols")
+        raise ValueError(f"copy_task: alphabet: expected at least 2, got {alphabet}")
     s = jax.random.randint(key, (symbols, batch), 0, alphabet)
     blank = lambda steps: jnp.full((steps, batch), alphabet, s.dtype)
     delimiter = jnp.full((1, batch), alphabet + 1, s.dtype)
@@ -115,20 +95,22 @@ def parity(key: Key[Array, ""], length: int, batch: int) -> SymbolBatch:
     All steps count, so that short sequences teach the rule; the answer at the last step shows memory.
     Without memory it is right half of the time, and costs log 2 nats.
 
-    Raises a ValueError for a length or a batch below 1.
     References: linear recurrences with positive eigenvalues cannot flip a state: Sarrof, Veitsman, Hahn
     2024, "The expressive capacity of state space models"; Grazzi et al. 2024, "Unlocking
     state-tracking in linear RNNs through negative eigenvalues".
 
-    >>> import jax
     >>> inputs, targets, mask = parity(jax.random.key(1), length=6, batch=1)
     >>> inputs[:, 0, 1].astype(int).tolist(), targets[:, 0].tolist()
     ([0, 1, 0, 1, 0, 0], [0, 1, 1, 0, 0, 0])
     """
-    checks.positive("parity: length", length)
-    checks.positive("parity: batch", batch)
+    _check_sizes("parity", length=length, batch=batch)
     bits = jax.random.randint(key, (length, batch), 0, 2)
     targets = jnp.cumsum(bits, axis=0) % 2
     return SymbolBatch(
         jax.nn.one_hot(bits, 2, dtype=jnp.float32), targets, jnp.ones(bits.shape, bool)
     )
+
+
+def _check_sizes(name: str, **sizes: int) -> None:
+    for argument, size in sizes.items():
+        checks.positive(f"{name}: {argument}", size)

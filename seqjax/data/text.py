@@ -125,21 +125,25 @@ def shakespeare() -> str:
     return gzip.decompress(asset.read_bytes()).decode("utf-8")
 
 
-def restored(name: str, path: FilePath, what: str, kinds: Mapping[str, Callable[..., Any]]) -> Any:
-    """Return `kinds[kind](**fields)` of the JSON object {"kind": kind, **fields} in a file.
+def saved(path: FilePath, kind: str, **fields: Any) -> None:
+    """Write the JSON object {"kind": kind, **fields}."""
+    Path(path).write_text(json.dumps({"kind": kind, **fields}), encoding="utf-8")
 
-    Lists become tuples. Raises a ValueError, by which function `name` says that the file holds no
-    `what`, and FileNotFoundError if there is no such file.
+
+def restored(name: str, path: FilePath, kinds: Mapping[str, Callable[..., Any]]) -> Any:
+    """Return `kinds[kind](**fields)` of what `saved` wrote; lists become tuples.
+
+    Raises a ValueError by function `name` for another file, and FileNotFoundError if there is none.
     """
     frozen = lambda value: tuple(map(frozen, value)) if isinstance(value, list) else value
     try:
-        saved = json.loads(Path(path).read_text(encoding="utf-8"))
-        fields = {field: frozen(value) for field, value in saved.items() if field != "kind"}
-        return kinds[saved["kind"]](**fields)
+        fields = json.loads(Path(path).read_bytes())
+        make = kinds[fields.pop("kind")]
+        return make(**{field: frozen(value) for field, value in fields.items()})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{name}: {os.fspath(path)} holds no {what} ({error!r}); expected a file that `save` "
-            f"wrote, of kind {', '.join(kinds)}"
+            f"{name}: {os.fspath(path)} ({error!r}): expected a file that `save` wrote, of kind "
+            f"{', '.join(kinds)}"
         ) from error
 
 

@@ -9,7 +9,6 @@ import io
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from jaxtyping import Int32, UInt32
 
 from seqjax import checks
-from seqjax.data.text import FilePath, one_row, restored
+from seqjax.data.text import FilePath, one_row, restored, saved
 
 UNKNOWN, NEWLINE = "<unk>", "\n"
 WORD = re.compile(r"\n|\S+")
@@ -79,7 +78,7 @@ class Tokenizer(abc.ABC):
     def save(self, path: FilePath) -> None:
         """Write a JSON file from which `load_tokenizer` restores an equal tokenizer."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        Path(path).write_text(json.dumps({"kind": self.kind, **fields}), encoding="utf-8")
+        saved(path, self.kind, **fields)
 
     def known(self, ids: npt.ArrayLike) -> Int32[np.ndarray, " tokens"]:
         """Validate `ids` and return them as int32[tokens]."""
@@ -91,7 +90,7 @@ def load_tokenizer(path: FilePath) -> Tokenizer:
 
     Raises FileNotFoundError if there is no such file, and a ValueError if it holds no tokenizer.
     """
-    return restored("load_tokenizer", path, "tokenizer", Tokenizer.kinds)
+    return restored("load_tokenizer", path, Tokenizer.kinds)
 
 
 class Utf8Tokenizer(Tokenizer):

@@ -3,9 +3,7 @@
 import collections
 import dataclasses
 import functools
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +11,7 @@ import numpy.typing as npt
 from jaxtyping import Int32
 
 from seqjax import checks
-from seqjax.data.text import FilePath, one_row, restored
+from seqjax.data.text import FilePath, one_row, restored, saved
 
 SPECIAL = ("<pad>", "<unk>", "<s>", "</s>")
 SHOWN = 20
@@ -29,8 +27,6 @@ class Vocabulary:
 
     A sequence is any iterable of tokens, such as a tuple of words; a `str` is a sequence of characters.
     A `Tokenizer`, in contrast, cuts a whole text into tokens by itself.
-
-    Raises a ValueError for tokens that do not begin with the special ones, or are not distinct.
 
     >>> vocabulary = Vocabulary.train([("to", "be", "or"), ("not", "to", "be")], size=6)
     >>> vocabulary.tokens
@@ -99,24 +95,19 @@ class Vocabulary:
         return np.array([self.START] * start + ids + [self.STOP] * stop, np.int32)
 
     def decode(self, ids: npt.ArrayLike) -> tuple[str, ...]:
-        """Return the tokens of `ids`, int[tokens], up to the first STOP, without PADDING and START.
-
-        Raises a ValueError for an id outside [0, size).
-        """
+        """Return the tokens of `ids`, int[tokens], up to the first STOP, without PADDING and START."""
         row = one_row("Vocabulary.decode: ids", ids, self.size).tolist()
         row = row[: row.index(self.STOP)] if self.STOP in row else row
         return tuple(self.tokens[i] for i in row if i not in (self.PADDING, self.START))
 
     def save(self, path: FilePath) -> None:
         """Write a JSON file from which `Vocabulary.load` restores an equal vocabulary."""
-        saved = {"kind": "vocabulary", "names": self.tokens}
-        Path(path).write_text(json.dumps(saved), encoding="utf-8")
+        saved(path, "vocabulary", names=self.tokens)
 
     @classmethod
     def load(cls, path: FilePath) -> "Vocabulary":
         """Restore what `save` wrote. Raises a ValueError if the file holds no vocabulary."""
-        kinds = {"vocabulary": lambda names: cls(names)}
-        return restored("Vocabulary.load", path, "vocabulary", kinds)
+        return restored("Vocabulary.load", path, {"vocabulary": lambda names: cls(names)})
 
     @functools.cached_property
     def _ids(self) -> Mapping[str, int]:
@@ -126,8 +117,6 @@ class Vocabulary:
 @dataclasses.dataclass(frozen=True)
 class Labels:
     """Label i is names[i]; none is special, and an unseen label has no number.
-
-    Raises a ValueError for no names, and for names that are not distinct.
 
     >>> labels = Labels.train(["NOUN", "VERB", "NOUN", "ADJ"])
     >>> labels.names, labels.encode("NOUN"), labels.decode(2)
@@ -167,13 +156,12 @@ class Labels:
 
     def save(self, path: FilePath) -> None:
         """Write a JSON file from which `Labels.load` restores equal labels."""
-        saved = {"kind": "labels", "names": self.names}
-        Path(path).write_text(json.dumps(saved), encoding="utf-8")
+        saved(path, "labels", names=self.names)
 
     @classmethod
     def load(cls, path: FilePath) -> "Labels":
         """Restore what `save` wrote. Raises a ValueError if the file holds no labels."""
-        return restored("Labels.load", path, "labels", {"labels": cls})
+        return restored("Labels.load", path, {"labels": cls})
 
     @functools.cached_property
     def _numbers(self) -> Mapping[str, int]:

@@ -4,10 +4,12 @@ A text of N tokens has N - 1 pairs (a token, the token after it). They are laid 
 contiguous stretch of the text, and read window by window; the state of a lane crosses windows.
 """
 
+import operator
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Bool, Int32
@@ -33,12 +35,10 @@ class Batch(NamedTuple):
 def lanes(ids: npt.ArrayLike, count: int) -> Batch:
     """Lay the N - 1 pairs of `ids` into `count` contiguous lanes of T = ⌈(N - 1) / count⌉ steps.
 
-    ids: int[tokens], N of them.
-    Lane b holds the pairs b·T … (b + 1)·T - 1; every pair occurs exactly once. The end of the last lanes
-    is padding, with mask False. resets is True at step 0 of every lane, so that a pass over the text
-    starts from the initial state.
+    Lane b holds the pairs b·T … (b + 1)·T - 1; the end of the last lanes is padding. Step 0 of every
+    lane is a reset, so that a pass over the text starts from the initial state.
 
-    Raises a ValueError for fewer than 2 tokens, a count below 1, or more lanes than pairs.
+    Raises a ValueError for a count below 1 and for more lanes than pairs.
 
     >>> batch = lanes([5, 6, 7, 8, 9, 5], count=2)
     >>> batch.inputs.T.tolist(), batch.targets.T.tolist()
@@ -48,15 +48,11 @@ def lanes(ids: npt.ArrayLike, count: int) -> Batch:
     """
     ids = one_row("lanes: ids", ids)
     checks.positive("lanes: count", count)
-    pairs = ids.size - 1
-    if pairs < 1:
-        raise ValueError(
-            f"lanes: ids holds {ids.size} tokens; expected at least 2, a token and the one after it"
-        )
+    pairs = max(ids.size - 1, 0)
     if count > pairs:
         raise ValueError(
-            f"lanes: count is {count} but {ids.size} tokens make {pairs} pairs; "
-            f"expected at most {pairs} lanes: ask for fewer, or give more text"
+            f"lanes: count is {count} but {ids.size} tokens make {pairs} pairs of a token and the next; "
+            "expected a pair for each lane: ask for fewer, or give more text"
         )
     time = -(-pairs // count)
 
@@ -86,14 +82,13 @@ def rolled(batch: Batch, offset: int) -> Batch:
 def passes(batch: Batch, length: int) -> Iterator[Batch]:
     """Make one pass, for evaluation, in windows of `length` steps; the last may be shorter.
 
-    Raises a ValueError for a length below 1.
-
     >>> [window.inputs.shape for window in passes(lanes(range(8), count=1), length=3)]
     [(3, 1), (3, 1), (1, 1)]
     """
     checks.instance("passes: batch", batch, Batch)
     checks.positive("passes: length", length)
-    return (_between(batch, start, start + length) for start in range(0, len(batch.mask), length))
+    starts = range(0, len(batch.mask), length)
+    return (jax.tree.map(operator.itemgetter(slice(t, t + length)), batch) for t in starts)
 
 
 def check_state(
@@ -132,8 +127,7 @@ class Windows:
     dropped and no batch holds steps of two passes. The position is plain data: `get_state` returns it as
     integers for JSON, `set_state` goes there.
 
-    Raises a ValueError for a length or windows_per_batch below 1, a batch shorter than one window, a
-    negative seed, and a restart outside [0, 1).
+    Raises a ValueError for an argument out of range, and a batch shorter than one window.
 
     >>> windows = Windows(lanes(range(8), count=1), length=3)
     >>> [next(windows).inputs[:, 0].tolist() for _ in range(4)]
@@ -160,9 +154,8 @@ class Windows:
             checks.size("Windows: seed", seed)
         if length > len(batch.mask):
             raise ValueError(
-                f"Windows: length is {length} steps but a lane holds {len(batch.mask)}; "
-                "expected at least one window a lane: "
-                "ask for shorter windows or fewer lanes, or give more text"
+                f"Windows: length is {length} steps but a lane holds {len(batch.mask)}; expected at "
+                "least one window a lane: ask for shorter windows or fewer lanes, or give more text"
             )
         self._batch, self._seed, self._restart = batch, seed, restart
         self._length, self._stride = length, length * windows_per_batch
@@ -183,7 +176,8 @@ class Windows:
 
     def __next__(self) -> Batch:
         stop = self._position + self._stride
-        window = self._with_restarts(_between(self._laid, self._position, stop))
+        window = jax.tree.map(operator.itemgetter(slice(self._position, stop)), self._laid)
+        window = self._with_restarts(window)
         if stop < len(self._batch.mask):
             self._position = stop
         else:
@@ -197,8 +191,7 @@ class Windows:
     def set_state(self, state: dict[str, int]) -> None:
         """Go to a position that `get_state` returned, here or in equal `Windows` elsewhere.
 
-        Raises a ValueError for a state of another text, number of lanes or seed, from which some pairs
-        would be skipped and others repeated.
+        Raises a ValueError for a state of another text, number of lanes or seed.
         """
         state = {name: int(value) for name, value in state.items()}
         here = self._state(max(state.get("pass_number", 0), 0), self._position)
@@ -240,7 +233,3 @@ class Windows:
         first_steps = resets[:: self._length]
         first_steps |= draw.random(first_steps.shape) < self._restart
         return window._replace(resets=resets)
-
-
-def _between(batch: Batch, start: int, stop: int) -> Batch:
-    return Batch(*(field[start:stop] for field in batch))

@@ -116,13 +116,13 @@ def test_another_key_gives_another_batch_and_the_same_key_the_same(task):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda key: adding_problem(key, 1, 3), "length is 1; expected at least 2"),
+        (lambda key: adding_problem(key, 1, 3), "length: expected at least 2, got 1"),
         (lambda key: adding_problem(key, 0, 3), "adding_problem: length: expected a positive int"),
         (lambda key: adding_problem(key, 5, 0), "adding_problem: batch: expected a positive int"),
         (lambda key: copy_task(key, 0, 3), "copy_task: delay: expected a positive int"),
         (lambda key: copy_task(key, 5, 0), "copy_task: batch: expected a positive int"),
         (lambda key: copy_task(key, 5, 3, symbols=0), "copy_task: symbols: expected a positive"),
-        (lambda key: copy_task(key, 5, 3, alphabet=1), "alphabet is 1; expected at least 2"),
+        (lambda key: copy_task(key, 5, 3, alphabet=1), "alphabet: expected at least 2, got 1"),
         (lambda key: parity(key, 0, 3), "parity: length: expected a positive int"),
         (lambda key: parity(key, 5, -1), "parity: batch: expected a positive int"),
     ],

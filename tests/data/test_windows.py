@@ -163,10 +163,10 @@ def moved(batch: Batch = LANES, **changed: int) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: lanes([3], 1), "ids holds 1 tokens; expected at least 2"),
-        (lambda: lanes([], 1), "ids holds 0 tokens; expected at least 2"),
+        (lambda: lanes([3], 1), "count is 1 but 1 tokens make 0 pairs of a token"),
+        (lambda: lanes([], 1), "count is 1 but 0 tokens make 0 pairs"),
         (lambda: lanes([1, 2, 3], 0), "lanes: count: expected a positive integer, got 0"),
-        (lambda: lanes([1, 2, 3], 3), "count is 3 but 3 tokens make 2 pairs; .* at most 2 lanes"),
+        (lambda: lanes([1, 2, 3], 3), "count is 3 but 3 tokens make 2 pairs .* ask for fewer"),
         (lambda: lanes([[1, 2], [3, 4]], 1), r"ids has shape \(2, 2\); expected one row"),
         (lambda: lanes([0.5, 1.5], 1), "ids is float64; expected token ids, which are integers"),
         (lambda: lanes([0, -1], 1), "id -1 at position 1 is outside"),
