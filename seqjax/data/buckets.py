@@ -60,7 +60,7 @@ def pad(
             longest of the batch, rounded up to this multiple, so that few shapes occur.
 
     Integers become int32, floats float32. Raises a ValueError for more than `rows` examples, for one
-    longer than `time`, and for arrays of one example, or of two, that do not match.
+    longer than `time`, and for arrays that do not match.
 
     >>> batch = pad([Example([7, 8, 9], 1), Example([5], 0)], time=4, rows=3)
     >>> batch.inputs.T.tolist(), batch.lengths.tolist()
@@ -110,10 +110,8 @@ class Buckets:
     a function is compiled once per bucket. Yields `Padded`. The position is plain data: `get_state`
     returns it as JSON values, `set_state` goes there.
 
-    Needs the `grain` package: pip install 'seqjax[train]'.
-
-    Raises a ValueError for no examples, a size below 1, boundaries that do not ascend, and an example
-    that is longer than the last.
+    Needs the `grain` package: pip install 'seqjax[train]'. Raises a ValueError for a wrong argument, and
+    for an example that is longer than the last boundary.
 
     >>> examples = [Example(list(range(n)), n % 2) for n in (3, 9, 4, 2, 8)]
     >>> batches = Buckets(examples, batch_size=2, boundaries=(4, 9))
@@ -168,6 +166,7 @@ class Buckets:
         bucket = np.searchsorted(self.boundaries, lengths)
         members = {b: np.flatnonzero(bucket == b) for b in range(len(self.boundaries))}
         self._members = {b: found for b, found in members.items() if found.size}
+        self._grain = checks.package("Buckets", "grain", "train")
         self._batches = self._dataset(seed)
         self._iterator = self._from_the_start()
 
@@ -215,17 +214,14 @@ class Buckets:
         }
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Go to a position that `get_state` returned, here or in equal `Buckets` elsewhere.
-
-        Raises a ValueError for a state of other examples, another batch size, boundaries or seed.
-        """
+        """Go to a position that `get_state` returned, here or in equal `Buckets` elsewhere."""
         check_state("Buckets.set_state", state, self.get_state(), position=("next_batch",))
         self._iterator = self._from_the_start()
         self._iterator.set_state({"next_index": state["next_batch"]})
 
     def _dataset(self, seed: int | None) -> Any:
         """Make one pass as a `grain.MapDataset`, which is shuffled in each repetition if seeded."""
-        grain, examples, buckets = _grain(), self._examples, []
+        grain, examples, buckets = self._grain, self._examples, []
         for number, members in self._members.items():
             bucket = grain.MapDataset.source(members)
             if seed is not None:
@@ -240,9 +236,8 @@ class Buckets:
         return batches if seed is None else batches.shuffle(seed=_seed(seed, 0))
 
     def _from_the_start(self) -> Any:
-        options = _grain().ReadOptions(
-            num_threads=self._workers, prefetch_buffer_size=2 * self._workers
-        )
+        workers = self._workers
+        options = self._grain.ReadOptions(num_threads=workers, prefetch_buffer_size=2 * workers)
         return iter(self._batches.repeat().to_iter_dataset(options))
 
 
@@ -334,7 +329,3 @@ def _stacked(leaves: Sequence[np.ndarray], time: int, rows: int, multiple: int) 
 def _seed(seed: int, number: int) -> int:
     """Derive a seed of 32 bits for each part."""
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-
-
-def _grain() -> Any:
-    return checks.package("Buckets", "grain", "train")

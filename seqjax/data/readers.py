@@ -109,7 +109,7 @@ def read_tsv(
     As examples: `[Example(vocabulary.encode(words), labels.encode(label)) for words, label in found]`.
     """
     lines = read_lines(path)
-    names = lines.pop(0).parse(lambda text: _names(text.split("\t"))) if header else None
+    names = lines.pop(0).parse(lambda text: _cells(text, "\t")) if header else None
     cut = _cutter("read_tsv", {"sentence": sentence, "label": label}, names, columns)
 
     def read(text: str) -> tuple[tuple[str, ...], str]:
@@ -153,14 +153,12 @@ def read_columns(
     wanted = {"form": form, "tag": tag} | ({} if id is None else {"id": id})
     cut = _cutter("read_columns", wanted, None, columns)
     lines = read_lines(path)
-    is_comment = lambda line: (
-        line.raw.startswith(b"#") and (id is not None or b"\t" not in line.raw)
-    )
-    comments = [line.number for line in lines if is_comment(line)]
+    hashed = [line for line in lines if line.raw.startswith(b"#")]
+    comments = {line.number for line in hashed if id is not None or b"\t" not in line.raw}
     if comments and id is None:
         # A hashtag that lost its tag would be taken for a comment, and nothing else would show it.
         message = '%s: took %d of %d lines for comments ("#", and no TAB); the first: line %d'
-        logger.warning(message, stored(path), len(comments), len(lines), comments[0])
+        logger.warning(message, stored(path), len(comments), len(lines), min(comments))
 
     def word(text: str) -> tuple[str, str] | None:
         form, tag, *number = cut(text)
@@ -180,7 +178,7 @@ def read_columns(
         return tuple(zip(*pairs, strict=True))
 
     blocks = itertools.groupby(lines, key=lambda line: not line.raw.strip())
-    found = [[x for x in block if not is_comment(x)] for empty, block in blocks if not empty]
+    found = [[x for x in block if x.number not in comments] for e, block in blocks if not e]
     return collect("read_columns", stored(path), [*filter(None, found)], sentence, bad, "sentences")
 
 
@@ -212,20 +210,18 @@ def read_parallel(
     return collect("read_parallel", stored(source), pairs, read, bad, "pairs")
 
 
-def _names(cells: list[str]) -> list[str]:
-    """Return the names of the columns in the cells of a first line."""
-    names = [cell.strip() for cell in cells]
-    if not any(names):
+def _cells(text: str, separator: str, columns: int | None = None) -> list[str]:
+    """Cut a line into cells, without white space at their ends: `columns` of them, or names."""
+    try:
+        row = next(csv.reader([text], strict=True), []) if separator == "," else text.split("\t")
+    except csv.Error as error:
+        raise ValueError(f"{error}; expected commas, and lines that end with LF") from None
+    if columns is None and not text.strip():
         raise ValueError("expected a first line with the names of the columns, got an empty line")
-    return names
-
-
-def _cells(text: str, cells: list[str], columns: int, separator: str) -> list[str]:
-    """Return the cells of a line, without white space at their ends, if there are `columns`."""
-    if len(cells) != columns:
-        came = f"{len(cells)} in {text!r:.60}" if text.strip(" ") else "an empty line"
-        raise ValueError(f"expected {columns} columns, separated by {separator}, got {came}")
-    return [cell.strip() for cell in cells]
+    if columns not in (None, len(row)):
+        came = f"{len(row)} in {text!r:.60}" if text.strip(" ") else "an empty line"
+        raise ValueError(f"expected {columns} columns, separated by {separator!r}, got {came}")
+    return [cell.strip() for cell in row]
 
 
 def _cutter(
@@ -252,7 +248,7 @@ def _cutter(
         )
 
     def cut(text: str) -> list[str]:
-        cells = _cells(text, text.split("\t"), width, "TAB")
+        cells = _cells(text, "\t", width)
         for argument, column in at.items():
             if not cells[column]:
                 raise ValueError(f"the {argument} (column {column}) is empty; expected one")
@@ -265,10 +261,7 @@ def _cutter(
 
 
 class TimeSeries(NamedTuple):
-    """Rows of numbers, one per step of time.
-
-    names: of the columns. dates: of the rows, as they are written; empty if the file has none.
-    """
+    """Rows of numbers, one per step, the names of the columns, and the dates if the file has any."""
 
     names: tuple[str, ...]
     values: Float64[np.ndarray, "time columns"]
@@ -296,12 +289,11 @@ def read_csv(
             nearest good values of the column, the nearest one at either end, and logs how many. The
             value then depends on a later one, which helps a forecast that is scored there.
 
-    Raises a ValueError too for a header that has numbers for names, repeats a name, or lacks one of
-    `columns`.
+    Raises a ValueError too for a header that repeats a name, or has numbers for names.
     """
     checks.one_of("read_csv: bad", bad, ("refuse", "interpolate", "skip"))
     header, *lines = read_lines(path)
-    names = header.parse(lambda text: _names(_commas(text)))
+    names = header.parse(lambda text: _cells(text, ","))
     if len(set(names)) != len(names) or not all(math.isnan(_number(name)) for name in names):
         raise ValueError(
             f"{header.path}, line 1: expected distinct names of columns, and no numbers, got {names!r}"
@@ -318,7 +310,7 @@ def read_csv(
         checks.one_of("read_csv: columns", name, names)
 
     def row(text: str) -> tuple[list[float], list[str]]:
-        cells = dict(zip(names, _cells(text, _commas(text), len(names), "commas"), strict=True))
+        cells = dict(zip(names, _cells(text, ",", len(names)), strict=True))
         values = [_number(cells[name]) for name in chosen]
         for name, value in zip(chosen, values, strict=True):
             if math.isnan(value) and bad != "interpolate":
@@ -343,14 +335,6 @@ def read_csv(
     return TimeSeries(tuple(chosen), table, tuple(date for _, found in rows for date in found))
 
 
-def _commas(text: str) -> list[str]:
-    """Cut a line at its commas."""
-    try:
-        return next(csv.reader([text], strict=True), [])
-    except csv.Error as error:
-        raise ValueError(f"{error}; expected commas, and lines that end with LF") from None
-
-
 def _number(cell: str) -> float:
     """Return the number in a cell, or NaN if it holds no finite number."""
     try:
@@ -368,11 +352,8 @@ def read_idx(path: FilePath) -> npt.NDArray[np.generic]:
     """Read the array of an idx file, packed by gzip or not, in its shape and dtype.
 
     The file is: two bytes 0, one for the dtype, one for the number of axes; the size of each axis in
-    four bytes; the numbers, the last axis fastest. All are big-endian. If only `path` + ".gz" exists, it
-    is read.
-
-    Raises a ValueError for a wrong magic number and for a file that is shorter or longer than its axes
-    say; FileNotFoundError or IsADirectoryError if there is no such file.
+    four bytes; the numbers, the last axis fastest. All are big-endian. See `seqjax.data.readers` for the
+    path and the errors; another length than the axes say is one.
     Reference: LeCun, Cortes, Burges, the MNIST database.
     """
     raw = unpacked(path)
@@ -399,8 +380,8 @@ def read_labelled_images(
 ) -> tuple[Float[np.ndarray, "images rows columns"], Int[np.ndarray, " images"]]:
     """Read grey values from 0 to 1, and a class for each image, from an idx file of each.
 
-    Raises the errors of `read_idx`, and a ValueError if the images are not bytes in rows and columns, if
-    there are not as many labels as images, and for a label outside [0, classes), with its number.
+    Raises the errors of `read_idx`, and a ValueError if the images are not bytes in rows and columns,
+    and for another number of labels or a label outside [0, classes).
     """
     grey, found = read_idx(images), read_idx(labels)
     if grey.ndim != 3 or grey.dtype != np.uint8:
@@ -434,19 +415,19 @@ def read_mnist(
     `folder` holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
     t10k-labels-idx1-ubyte, or the same names with ".gz" appended. Grey values are from 0 to 1.
 
-    Raises the errors of `read_labelled_images`, and a ValueError for a part without images and for
-    images of different sizes.
+    Raises the errors of `read_labelled_images`, and a ValueError for no images or different sizes.
     """
-    files = [Path(folder, f"{part}-images-idx3-ubyte") for part in ("train", "t10k")]
-    labels = [Path(folder, f"{part}-labels-idx1-ubyte") for part in ("train", "t10k")]
-    train, test = (read_labelled_images(*pair) for pair in zip(files, labels, strict=True))
-    for file, (images, _) in zip(files, (train, test), strict=True):
-        if not images.size or images.shape[1:] != train[0].shape[1:]:
+    found = []
+    for part in ("train", "t10k"):
+        file = Path(folder, f"{part}-images-idx3-ubyte")
+        found.append(read_labelled_images(file, Path(folder, f"{part}-labels-idx1-ubyte")))
+        images = found[-1][0]
+        if not images.size or images.shape[1:] != found[0][0].shape[1:]:
             raise ValueError(
                 f"{stored(file)} holds images {list(images.shape)}; expected at least one, with pixels "
                 "in it, of one size in both parts"
             )
-    return train, test
+    return found[0], found[1]
 
 
 # Music
@@ -459,8 +440,6 @@ def read_piano_rolls(
 
     path, bad: see `seqjax.data.readers`. The file is JSON: {"train": [piece, …], "valid": …}. A piece is
     a list of steps, at least one; a step is the list of the notes that sound, [] for silence.
-
-    Raises a ValueError too for another structure.
 
     To predict each step from those before: `Example(roll[:-1], roll[1:])`.
     Reference: Boulanger-Lewandowski, Bengio, Vincent 2012.
@@ -534,18 +513,9 @@ def write_midi(path: FilePath, roll: npt.ArrayLike, *, tempo: float = 90.0) -> N
         tempo: steps a minute, from 4 (the slowest that the format can hold) to 6000; a step is a quarter
             note in the file.
 
-    Needs the `mido` package: pip install 'seqjax[music]'. Raises a ValueError for another shape, for
-    other numbers, and for another tempo.
+    Needs the `mido` package: pip install 'seqjax[music]'.
     Reference: MIDI Manufacturers Association, Standard MIDI Files 1.0.
 
-    >>> import pathlib, tempfile
-    >>> roll = np.zeros((4, 88), bool)
-    >>> roll[:3, 60 - 21] = roll[2:, 64 - 21] = True  # C for three steps, E from the third
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     file = pathlib.Path(folder, "two_notes.mid")
-    ...     write_midi(file, roll)
-    ...     file.read_bytes()[:4]
-    b'MThd'
     """
     keys = np.asarray(roll)
     if keys.ndim != 2 or keys.shape[1] != KEYS or not np.isin(keys, (0, 1)).all():

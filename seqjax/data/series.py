@@ -20,8 +20,6 @@ class Scaling:
     `fit` it on the training part alone, and apply it to all parts. Errors of z are the usual ones to
     report; `seqjax.metrics.forecast_errors` gives them in the unit of each column too.
 
-    Raises a ValueError for a deviation that is not positive, and for different numbers of columns.
-
     >>> scaling = Scaling.fit([[1.0, 7.0], [3.0, 7.0]])
     >>> scaling
     Scaling(mean=(2.0, 7.0), deviation=(1.0, 1.0))
@@ -47,8 +45,8 @@ class Scaling:
     def fit(cls, train: npt.ArrayLike) -> "Scaling":
         """Take the mean and the population standard deviation of each column of `train`.
 
-        train: [time, columns]. A constant column has deviation 1, as in scikit-learn, so it becomes 0.
-        Raises a ValueError for another rank, for no steps, and for a value that is NaN or infinite.
+        train: [time, columns], finite. A constant column has deviation 1, as in scikit-learn, so it
+        becomes 0.
         """
         train = _series("Scaling.fit: train", train).astype(np.float64)
         # The deviation of a constant may round to 1e-17, and that of tiny numbers to 0.
@@ -94,9 +92,6 @@ def split_by_position(
             first forecast from `past` steps is that of its own first step. Every step of a part is
             scored and none is a target in two parts. Informer splits ETT so.
 
-    Raises a ValueError for parts that are mixed, empty, or longer than the series, and if a part would
-    begin before the series does.
-
     >>> [part.tolist() for part in split_by_position(range(10), (6, 2))]
     [[0, 1, 2, 3, 4, 5], [6, 7]]
     >>> [part.tolist() for part in split_by_position(range(10), (0.6, 0.2, 0.2), past=2)]
@@ -134,10 +129,9 @@ def split_by_position(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ForecastWindows(Sequence[Example]):
-    """`Example`s that are cut from a series on demand; `forecast_windows` makes it.
+    """Steps i·stride … i·stride + past - 1, and the `horizon` steps after them of the `targets`.
 
-    Example i is steps i·stride … i·stride + past - 1 of all columns, and the `horizon` steps after them
-    of the `targets`.
+    Each `Example` is cut on demand; `forecast_windows` makes the sequence.
     """
 
     series: np.ndarray
@@ -188,10 +182,7 @@ def forecast_windows(
         targets: the columns to forecast, by number; None is all.
 
     `Buckets` takes the windows as they are. They are views of `series`, apart from targets of several
-    chosen columns, which are a copy of one window.
-
-    Raises a ValueError for a series that is not [time, columns] of finite numbers, or is shorter than
-    past + horizon, and for columns that do not exist.
+    chosen columns, which are a copy of one window. Raises a ValueError for a series that is not finite.
 
     >>> windows = forecast_windows([[0.0], [1.0], [2.0], [3.0], [4.0]], past=2, horizon=1)
     >>> len(windows), windows[-1].inputs.tolist(), windows[-1].targets.tolist()

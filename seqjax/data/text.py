@@ -48,10 +48,7 @@ def read_bytes(path: FilePath) -> bytes:
     """Read the bytes of a file, for `ByteTokenizer`, which needs no encoding.
 
     If only `path` + ".gz" exists, return its unpacked content. A packed file that is asked for by its
-    own name is returned as it is.
-
-    Raises FileNotFoundError or IsADirectoryError if there is no such file, and a ValueError for an empty
-    file or a damaged gzip file.
+    own name is returned as it is. Raises the errors of `read_text`, but for the encoding.
     """
     return unpacked(path, unpack=stored(path) != os.fspath(path))
 
@@ -59,7 +56,7 @@ def read_bytes(path: FilePath) -> bytes:
 def unpacked(path: FilePath, *, unpack: bool = True) -> bytes:
     """Read a file, and unpack what gzip packed, whatever its name.
 
-    No UTF-8 text and no idx file begins as a gzip file does. Raises the errors of `read_bytes`.
+    No UTF-8 text and no idx file begins as a gzip file does.
     """
     file = Path(stored(path))
     if not file.exists():
@@ -94,9 +91,9 @@ def read_lines(path: FilePath) -> list[Line]:
 
 
 def read_text(path: FilePath) -> str:
-    """Read a UTF-8 file, packed by gzip or not. Line ends are kept.
+    """Read a UTF-8 file, packed by gzip or not; if only `path` + ".gz" exists, it is read.
 
-    If only `path` + ".gz" exists, it is read. A byte-order mark at the start is dropped.
+    Line ends are kept. A byte-order mark at the start is dropped.
 
     Raises FileNotFoundError or IsADirectoryError if there is no such file, and a ValueError for an empty
     file, a damaged gzip file, or bytes that are not UTF-8.
@@ -115,8 +112,8 @@ def read_text(path: FilePath) -> str:
 def shakespeare() -> str:
     """Return Tiny Shakespeare: 1,115,394 characters, 65 distinct, in the public domain.
 
-    This is the text of char-rnn and nanoGPT. It is part of the package; nothing is downloaded. The usual
-    split trains on the first 90 % (see `split`).
+    This is the text of char-rnn and nanoGPT, and part of the package. The usual split trains on the
+    first 90 % (see `split`).
 
     >>> shakespeare()[:14]
     'First Citizen:'

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Int32, UInt32
+from jaxtyping import Int32
 
 from seqjax import checks
 from seqjax.data.text import FilePath, one_row, restored, saved
@@ -140,7 +140,7 @@ class CharTokenizer(Utf8Tokenizer):
 
     def __post_init__(self) -> None:
         """Validate the characters."""
-        if not self.characters or np.any(self._points[1:] <= self._points[:-1]):
+        if not self.characters or list(self.characters) != sorted(set(self.characters)):
             raise ValueError(
                 f"CharTokenizer: characters: expected one or more, distinct and ascending, as "
                 f"CharTokenizer.train(text) makes them, got {self.characters!r:.60}"
@@ -149,22 +149,21 @@ class CharTokenizer(Utf8Tokenizer):
     @classmethod
     def train(cls, text: str) -> "CharTokenizer":
         """Make a token for each distinct character of `text`, which must not be empty."""
+        text.encode()  # raises for a lone surrogate
         return cls("".join(sorted(set(text))))
 
     def encode(self, text: str) -> Int32[np.ndarray, " tokens"]:
         """Return one id per character. Raises a ValueError for a character not seen in training."""
-        points = _code_points(text)
-        ids = np.minimum(np.searchsorted(self._points, points), self.size - 1)
-        unseen = np.flatnonzero(self._points[ids] != points)
-        if unseen.size:
-            position = int(unseen[0])
+        try:
+            return np.fromiter(map(self._ids.__getitem__, text), np.int32, len(text))
+        except KeyError as error:
+            (unseen,) = error.args
             raise ValueError(
-                f"CharTokenizer.encode: {text[position]!r} (U+{ord(text[position]):04X}) at position "
-                f"{position} was not in the training text, which had {self.size} distinct "
+                f"CharTokenizer.encode: {unseen!r} (U+{ord(unseen):04X}) at position "
+                f"{text.index(unseen)} was not in the training text, which had {self.size} distinct "
                 "characters; train the tokenizer again on text that has it, "
                 "or use ByteTokenizer, which takes any text"
-            )
-        return ids.astype(np.int32)
+            ) from None
 
     @functools.cached_property
     def pieces(self) -> Sequence[bytes]:
@@ -172,13 +171,8 @@ class CharTokenizer(Utf8Tokenizer):
         return [character.encode() for character in self.characters]
 
     @functools.cached_property
-    def _points(self) -> UInt32[np.ndarray, " size"]:
-        return _code_points(self.characters)
-
-
-def _code_points(text: str) -> UInt32[np.ndarray, " characters"]:
-    # Without the byte order, Python would write a mark before the text.
-    return np.frombuffer(text.encode("utf-32-le"), "<u4")
+    def _ids(self) -> Mapping[str, int]:
+        return {character: i for i, character in enumerate(self.characters)}
 
 
 @dataclasses.dataclass(frozen=True)

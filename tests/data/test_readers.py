@@ -540,11 +540,19 @@ ERRORS: dict[Callable[..., Any], list[tuple[Any, dict[str, Any], str]]] = {
     read_tsv: [
         ("a\t1\n  \t1\n", {}, r"line 2: the sentence \(column 0\) is empty; expected one"),
         ("a\t1\nb\t\n", {}, r"line 2: the label \(column 1\) is empty; expected one"),
-        ("a\t1\nb\n", {}, "line 2: expected 2 columns, separated by TAB, got 1 in 'b'$"),
-        ("a\t1\n \nb\t0\n", {}, "line 2: expected 2 columns, separated by TAB, got an empty line$"),
-        ("\t\n", {"columns": 3}, r"line 1: expected 3 columns, separated by TAB, got 2 in '\\t'$"),
+        ("a\t1\nb\n", {}, r"line 2: expected 2 columns, separated by '\\t', got 1 in 'b'$"),
+        (
+            "a\t1\n \nb\t0\n",
+            {},
+            r"line 2: expected 2 columns, separated by '\\t', got an empty line$",
+        ),
+        (
+            "\t\n",
+            {"columns": 3},
+            r"line 1: expected 3 columns, separated by '\\t', got 2 in '\\t'$",
+        ),
         ("\na\t1\n", {"header": True}, "line 1: expected a first line with the names of .* empty"),
-        ("a\t1\nb\tc\t0\n", {}, "line 2: expected 2 columns, separated by TAB, got 3"),
+        ("a\t1\nb\tc\t0\n", {}, r"line 2: expected 2 columns, separated by '\\t', got 3"),
         ("s\tl\tx\na\t1\tx\nb\t1\n", {"header": True}, "line 3: expected 3 columns.*, got 2"),
         (
             "a\tX\nb\tZ\n",
@@ -563,8 +571,8 @@ ERRORS: dict[Callable[..., Any], list[tuple[Any, dict[str, Any], str]]] = {
         ("a\t1\n", {"columns": 1}, "lines have 1 columns; expected at least 2"),
     ],
     read_columns: [
-        ("a\tX\nb\n", {}, "line 2: expected 2 columns, separated by TAB, got 1 in 'b'$"),
-        ("a\tX\n\nb\tX\tY\n", {}, "line 3: expected 2 columns, separated by TAB, got 3"),
+        ("a\tX\nb\n", {}, r"line 2: expected 2 columns, separated by '\\t', got 1 in 'b'$"),
+        ("a\tX\n\nb\tX\tY\n", {}, r"line 3: expected 2 columns, separated by '\\t', got 3"),
         ("a\tX\n\tX\n", {}, r"line 2: the form \(column 0\) is empty; expected one"),
         ("a\tX\nb\t \n", {}, r"line 2: the tag \(column 1\) is empty; expected one"),
         (
@@ -579,9 +587,9 @@ ERRORS: dict[Callable[..., Any], list[tuple[Any, dict[str, Any], str]]] = {
         ("a\tX\n", {"columns": 1}, "read_columns: lines have 1 columns; expected at least 2"),
     ],
     read_csv: [
-        ("x,y\n1,2\n3\n", {}, "line 3: expected 2 columns, separated by commas, got 1 in '3'$"),
+        ("x,y\n1,2\n3\n", {}, "line 3: expected 2 columns, separated by ',', got 1 in '3'$"),
         ("x,y\n1,2\n3,4,5\n", {}, "line 3: expected 2 columns, .*, got 3 in '3,4,5'$"),
-        ("x,y,z\n \n", {}, "line 2: expected 3 columns, separated by commas, got an empty line$"),
+        ("x,y,z\n \n", {}, "line 2: expected 3 columns, separated by ',', got an empty line$"),
         ("x,y\n,,\n", {}, "line 2: expected 2 columns, .*, got 3 in ',,'$"),
         ("date;x\nd1;1.5\n", {}, "line 2: column 'date;x': expected a finite .*, got 'd1;1.5'$"),
         ("date\tx\nd1\t1\n", {"columns": ("x",)}, r"columns: expected one of 'date\\tx', got 'x'"),
