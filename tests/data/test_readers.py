@@ -139,12 +139,9 @@ def test_only_a_newline_ends_a_line(write):
 def test_skipped_lines_are_logged_once_with_counts_and_the_first_reason(write, caplog):
     file = write(gzip.compress(b"a\t1\n\t1\nb\t0\nc\nd\t1\n"), "train.gz")
     with caplog.at_level(logging.WARNING):
-        assert [words for words, _ in read_tsv(file.parent / "train", bad="skip")] == [
-            ("a",),
-            ("b",),
-            ("d",),
-        ]
+        found = read_tsv(file.parent / "train", bad="skip")
         read_tsv(write("a\t1\n"), bad="skip")  # nothing to say
+    assert found == [(("a",), "1"), (("b",), "0"), (("d",), "1")]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
@@ -162,15 +159,10 @@ TWO = Labels(("X", "Y"))
 IDS = {"id": 0, "form": 1, "tag": 2}
 
 
-def test_a_line_is_a_sentence_and_its_label(write):
-    file = write("a stirring , funny film\t1\n un  film né \t neg \n")
-    assert read_tsv(file) == [
-        (("a", "stirring", ",", "funny", "film"), "1"),
-        (("un", "film", "né"), "neg"),
-    ]
-
-
 def test_columns_are_chosen_by_number_or_by_name(write):
+    file = write("a stirring , funny film\t1\n un  film né \t neg \n")
+    words = ("a", "stirring", ",", "funny", "film")
+    assert read_tsv(file) == [(words, "1"), (("un", "film", "né"), "neg")]
     rows = "gj04\t1\t\tthey drank\ncj99\t0\t*\twe yelled us\n"
     expected = [(("they", "drank"), "1"), (("we", "yelled", "us"), "0")]
     assert read_tsv(write(rows), sentence=3, label=1) == expected
@@ -264,29 +256,25 @@ def test_parallel_lines_are_paired_by_their_number(write, caplog):
 # Tables ---------------------------------------------------------------------------------------------
 
 
-def test_chosen_columns_are_read_in_the_order_asked_for_with_their_dates(write):
-    text = "Date,x,weather,y\n2012-01-01,1.5,rain,-2\n2012-01-02,2e1,sun,3\n2012-01-03,0,,4\n"
-    series = read_csv(write(text), ("y", "x"))
-    assert (series.names, series.values.dtype) == (("y", "x"), np.float64)
-    assert series.values.tolist() == [[-2, 1.5], [3, 20], [4, 0]]
-    assert series.dates == ("2012-01-01", "2012-01-02", "2012-01-03")
+YX = {"columns": ("y", "x")}
 
 
 @pytest.mark.parametrize(
     ("text", "options", "names", "rows", "dates"),
     [
-        ("a,day,b\n1,Mo,2\n3,Tu,4\n", {"dates": "day"}, "ab", [[1, 2], [3, 4]], ("Mo", "Tu")),
-        ("a,b\n1,2\n", {}, "ab", [[1, 2]], ()),
-        ('date,"x, in m"\n"Monday, 1","7"\n', {}, ["x, in m"], [[7]], ("Monday, 1",)),
-        ("a;b\n1\n2\n", {}, ["a;b"], [[1], [2]], ()),
-        ("x,y\n1,2\n,4\n5\n7,8\n\n", {"bad": "skip"}, "xy", [[1, 2], [7, 8]], ()),
+        ("Date,x,z,y\n1,1.5,a,-2\n2,2e1,,3\n", YX, "yx", [[-2, 1.5], [3, 20]], "12"),
+        ("a,day,b\n1,M,2\n3,T,4\n", {"dates": "day"}, "ab", [[1, 2], [3, 4]], "MT"),
+        ("a,b\n1,2\n", {}, "ab", [[1, 2]], ""),
+        ('date,"x, in m"\n"Monday, 1","7"\n', {}, ["x, in m"], [[7]], ["Monday, 1"]),
+        ("a;b\n1\n2\n", {}, ["a;b"], [[1], [2]], ""),
+        ("x,y\n1,2\n,4\n5\n7,8\n\n", {"bad": "skip"}, "xy", [[1, 2], [7, 8]], ""),
     ],
-    ids=["dates", "no dates", "quotes", "semicolon", "skip"],
+    ids=["chosen columns in their order", "dates", "no dates", "quotes", "semicolon", "skip"],
 )
 def test_tables(text, options, names, rows, dates, write):
     series = read_csv(write(text), **options)
-    assert (*series.names,) == (*names,)
-    assert (series.values.tolist(), series.dates) == (rows, dates)
+    assert (series.names, series.dates) == (tuple(names), tuple(dates))
+    assert (series.values.tolist(), series.values.dtype) == (rows, np.float64)
 
 
 @pytest.mark.parametrize("cell", ["", "NA", "nan", "-inf", "1,5", "1_000", "1e999"])
@@ -438,61 +426,29 @@ def test_a_note_outside_the_piano_is_named_with_piece_and_step(note, write, capl
     assert "skipped 1 of 3 pieces; the first: " in caplog.text
 
 
-def variable_length(data, at):
-    """Read a number in base 128, whose digits but the last have their highest bit set."""
-    value = 0
-    while True:
-        value = value << 7 | data[at] & 0x7F
-        at += 1
-        if data[at - 1] < 0x80:
-            return value, at
-
-
-def read_midi(raw):
-    """Read (ticks and microseconds of a quarter, [(tick, note, on)], the last tick) of format 0."""
-    assert raw[:14] == b"MThd" + struct.pack(">IHH", 6, 0, 1) + raw[12:14]
-    (division,), (length,) = struct.unpack(">H", raw[12:14]), struct.unpack(">I", raw[18:22])
-    data = raw[22:]
-    assert (raw[14:18], len(data)) == (b"MTrk", length)
-    at = tick = status = tempo = 0
-    notes = []
-    while True:
-        wait, at = variable_length(data, at)
-        tick += wait
-        if data[at] >= 0x80:  # else the status of the event before goes on
-            status, at = data[at], at + 1
-        if status == 0xFF:
-            meta, at = data[at], at + 1
-            size, at = variable_length(data, at)
-            if meta == 0x51:
-                tempo = int.from_bytes(data[at : at + size], "big")
-            at += size
-            if meta == 0x2F:
-                assert at == len(data)
-                return division, tempo, notes, tick
-        else:
-            assert status & 0xF0 in (0x80, 0x90)
-            note, velocity = data[at : at + 2]
-            notes.append((tick, note, status & 0xF0 == 0x90 and velocity > 0))
-            at += 2
-
-
 @pytest.fixture
 def written(tmp_path):
-    pytest.importorskip("mido", reason="mido is not installed")
+    """Write a roll; return ticks and µs of a quarter, [(tick, note, on)] and the last tick."""
+    mido = pytest.importorskip("mido", reason="mido is not installed")
 
-    def write(roll, **options):
+    def written(roll, **options):
         write_midi(tmp_path / "piece.mid", roll, **options)
-        return (tmp_path / "piece.mid").read_bytes()
+        midi = mido.MidiFile(tmp_path / "piece.mid")
+        ((first, *track),) = midi.tracks
+        assert (midi.type, first.type, first.time) == (0, "set_tempo", 0)
+        ticks = np.cumsum([message.time for message in track]).tolist()
+        played = zip(ticks, track[:-1], strict=False)
+        notes = [(tick, m.note, m.type == "note_on" and m.velocity > 0) for tick, m in played]
+        return midi.ticks_per_beat, first.tempo, notes, ticks[-1]
 
-    return write
+    return written
 
 
 @pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
 def test_the_midi_file_holds_the_keys_of_every_step_and_nothing_else(written, density):
     roll = np.random.default_rng(0).random((40, 88)) < density
     roll[-3:] = False  # silence at the end lasts as long
-    division, _, notes, end = read_midi(written(roll))
+    division, _, notes, end = written(roll)
     assert end == 40 * division
     now, struck = np.zeros(128, bool), 0
     for t in range(40):
@@ -501,31 +457,23 @@ def test_the_midi_file_holds_the_keys_of_every_step_and_nothing_else(written, de
                 assert now[note] != on  # no key goes down twice, or up without having been down
                 now[note] = on
                 struck += on
-        assert now[21:109].tolist() == roll[t].tolist()
-        assert not now[:21].any()
-        assert not now[109:].any()
+        assert np.flatnonzero(now).tolist() == (21 + np.flatnonzero(roll[t])).tolist()
     # What sounds at neighbouring steps is held: a key is struck where it did not sound before.
     assert struck == roll[0].sum() + (roll[1:] & ~roll[:-1]).sum()
 
 
-def test_a_key_goes_up_before_another_goes_down_at_the_same_time(written):
+def test_a_key_goes_up_before_another_goes_down_and_a_roll_may_be_empty_or_of_numbers(written):
     roll = np.zeros((2, 88), bool)
     roll[0, 50] = roll[1, 10] = True
-    _, _, notes, _ = read_midi(written(roll))
-    expected = [(71, True), (71, False), (31, True), (31, False)]
-    assert [(note, on) for _, note, on in notes] == expected
+    for dtype in (bool, np.int32, np.float32):
+        notes = [(note, on) for _, note, on in written(roll.astype(dtype))[2]]
+        assert notes == [(71, True), (71, False), (31, True), (31, False)]
+    assert written(np.zeros((0, 88), bool))[2:] == ([], 0)
 
 
 @pytest.mark.parametrize("tempo", [4, 90.0, np.float32(120), 6000])
 def test_a_step_is_a_quarter_note_of_the_tempo(unchecked, written, tempo):
-    _, microseconds, _, _ = read_midi(written(np.ones((1, 88)), tempo=tempo))
-    assert microseconds == round(60_000_000 / float(tempo))
-
-
-def test_zeros_and_ones_of_any_dtype_and_no_steps_at_all_can_be_written(written):
-    rolls = [np.eye(3, 88, dtype=dtype) for dtype in (bool, np.int32, np.float32)]
-    assert len({written(roll) for roll in rolls}) == 1
-    assert read_midi(written(np.zeros((0, 88), bool)))[2:] == ([], 0)
+    assert written(np.ones((1, 88)), tempo=tempo)[1] == round(60_000_000 / float(tempo))
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch, tmp_path):
@@ -541,63 +489,37 @@ ERRORS: dict[Callable[..., Any], list[tuple[Any, dict[str, Any], str]]] = {
         ("a\t1\n  \t1\n", {}, r"line 2: the sentence \(column 0\) is empty; expected one"),
         ("a\t1\nb\t\n", {}, r"line 2: the label \(column 1\) is empty; expected one"),
         ("a\t1\nb\n", {}, r"line 2: expected 2 columns, separated by '\\t', got 1 in 'b'$"),
-        (
-            "a\t1\n \nb\t0\n",
-            {},
-            r"line 2: expected 2 columns, separated by '\\t', got an empty line$",
-        ),
-        (
-            "\t\n",
-            {"columns": 3},
-            r"line 1: expected 3 columns, separated by '\\t', got 2 in '\\t'$",
-        ),
+        ("a\t1\n \nb\t0\n", {}, "line 2: expected 2 columns, .* got an empty line$"),
+        ("\t\n", {"columns": 3}, r"line 1: expected 3 columns, .*, got 2 in '\\t'$"),
         ("\na\t1\n", {"header": True}, "line 1: expected a first line with the names of .* empty"),
-        ("a\t1\nb\tc\t0\n", {}, r"line 2: expected 2 columns, separated by '\\t', got 3"),
         ("s\tl\tx\na\t1\tx\nb\t1\n", {"header": True}, "line 3: expected 3 columns.*, got 2"),
-        (
-            "a\tX\nb\tZ\n",
-            {"labels": TWO},
-            "line 2: label 'Z' is not known; expected one of 'X', 'Y'",
-        ),
+        ("a\tX\nb\tZ\n", {"labels": TWO}, "line 2: label 'Z' is not known; .* 'X', 'Y'"),
         ("s\tl\n", {"header": True}, "holds no lines; expected at least one"),
         ("a\t1\n", {"sentence": "text"}, "sentence: 'text' is a name; expected header=True"),
-        (
-            "s\tl\na\t1\n",
-            {"header": True, "label": "y"},
-            "label: expected one of 's', 'l', got 'y'",
-        ),
+        ("s\tl\n", {"header": True, "label": "y"}, "label: expected one of 's', 'l', got 'y'"),
         ("a\t1\n", {"label": -1}, "read_tsv: label: expected an integer of at least 0, got -1"),
         ("s\ta\n", {"header": True, "label": 2}, "lines have 2 columns; expected at least 3"),
         ("a\t1\n", {"columns": 1}, "lines have 1 columns; expected at least 2"),
     ],
     read_columns: [
-        ("a\tX\nb\n", {}, r"line 2: expected 2 columns, separated by '\\t', got 1 in 'b'$"),
-        ("a\tX\n\nb\tX\tY\n", {}, r"line 3: expected 2 columns, separated by '\\t', got 3"),
+        ("a\tX\n\nb\tX\tY\n", {}, "line 3: expected 2 columns, .*, got 3"),
         ("a\tX\n\tX\n", {}, r"line 2: the form \(column 0\) is empty; expected one"),
         ("a\tX\nb\t \n", {}, r"line 2: the tag \(column 1\) is empty; expected one"),
-        (
-            "a\tX\nb\tZ\n",
-            {"labels": TWO},
-            "line 2: label 'Z' is not known; expected one of 'X', 'Y'",
-        ),
+        ("a\tX\nb\tZ\n", {"labels": TWO}, "line 2: label 'Z' is not known; .* 'X', 'Y'"),
         ("1\ta\tX\nx\tb\tX\n", IDS, "line 2: the id is 'x'; expected"),
         ("1-2\ta\tX\n", IDS, "line 1: the sentence .* has no word"),
         ("# only\n\n", {}, "holds no sentences; expected at least one"),
         ("a\tX\n", {"tag": -1}, "read_columns: tag: expected an integer of at least 0, got -1"),
-        ("a\tX\n", {"columns": 1}, "read_columns: lines have 1 columns; expected at least 2"),
     ],
     read_csv: [
         ("x,y\n1,2\n3\n", {}, "line 3: expected 2 columns, separated by ',', got 1 in '3'$"),
-        ("x,y\n1,2\n3,4,5\n", {}, "line 3: expected 2 columns, .*, got 3 in '3,4,5'$"),
         ("x,y,z\n \n", {}, "line 2: expected 3 columns, separated by ',', got an empty line$"),
         ("x,y\n,,\n", {}, "line 2: expected 2 columns, .*, got 3 in ',,'$"),
         ("date;x\nd1;1.5\n", {}, "line 2: column 'date;x': expected a finite .*, got 'd1;1.5'$"),
         ("date\tx\nd1\t1\n", {"columns": ("x",)}, r"columns: expected one of 'date\\tx', got 'x'"),
         ("x,y\r1,2\r", {}, r"line 1: .*new-line character .*; expected .* lines that end with LF"),
-        ("x,y\n1,2\r3,4\n", {}, "line 2: .*expected commas"),
         ('x\n1\n"2\n', {}, "line 3: .*expected commas"),
         ("\nx,y\n1,2\n", {}, "line 1: expected a first line with the names of .* got an empty"),
-        ("\ufeff\nx\n1\n", {}, "line 1: expected a first line with the names"),
         (" \r\nx\r\n", {}, "line 1: expected a first line with the names"),
         ("date\nz\n", {}, r"columns: expected names of columns of numbers, each once, got \[\]"),
         ("x,y\n1,2\n3\n", {"bad": "interpolate"}, "line 3: expected 2 columns"),

@@ -93,15 +93,13 @@ def test_streamed_pieces_join_to_the_decoded_text_for_any_ids(tokenizer: Tokeniz
 def test_a_saved_tokenizer_is_restored_equal_and_from_json(tokenizer: Tokenizer, tmp_path: Path):
     tokenizer.save(tmp_path / "tokenizer.json")
     restored = load_tokenizer(tmp_path / "tokenizer.json")
-    assert restored == tokenizer
-    assert hash(restored) == hash(tokenizer)
+    assert (restored, hash(restored)) == (tokenizer, hash(tokenizer))
     assert restored.encode(SAMPLE).tolist() == tokenizer.encode(SAMPLE).tolist()
     assert json.loads((tmp_path / "tokenizer.json").read_text())["kind"] == tokenizer.kind
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
+def test_a_file_without_a_tokenizer_is_an_error(tmp_path: Path):
+    for content in (
         "no json",
         "[]",
         '{"characters": "ab"}',
@@ -111,14 +109,10 @@ def test_a_saved_tokenizer_is_restored_equal_and_from_json(tokenizer: Tokenizer,
         '{"kind": "char", "characters": "ba"}',
         '{"kind": "word", "words": ["a", "b"]}',
         '{"kind": "bpe", "merges": [["a", "bc"]]}',
-    ],
-)
-def test_a_file_without_a_tokenizer_is_an_error(content: str, tmp_path: Path):
-    (tmp_path / "file.json").write_text(content)
-    with pytest.raises(
-        ValueError, match=r"file\.json .* expected a file that `save` wrote, of kind char"
     ):
-        load_tokenizer(tmp_path / "file.json")
+        (tmp_path / "file.json").write_text(content)
+        with pytest.raises(ValueError, match=r"file\.json .* that `save` wrote, of kind char"):
+            load_tokenizer(tmp_path / "file.json")
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         load_tokenizer(tmp_path / "none.json")
 
@@ -129,22 +123,14 @@ def test_equal_training_makes_equal_tokenizers_and_other_text_makes_others():
         assert kind.train(SAMPLE, size=made.size) == made != kind.train(SAMPLE, size=300)
 
 
-def test_an_unseen_word_is_the_unknown_word():
+def test_the_most_frequent_words_are_kept_and_any_other_is_the_unknown_word():
     tokenizer = WordTokenizer.train("to be or not to be", size=100)
     assert tokenizer.encode("to see be").tolist() == [2, 0, 1]
     assert tokenizer.decode([2, 0, 1]) == "to <unk> be"
-
-
-@pytest.mark.parametrize(
-    ("text", "size", "words"),
-    [
-        ("a <unk> <unk> b b b <unk> <unk>", 3, ("<unk>", "b", "a")),
-        ("c c c b a b a d\n\n\n\n", 5, ("<unk>", "\n", "c", "a", "b")),
-    ],
-    ids=["the unknown word is one token", "ties are sorted by characters"],
-)
-def test_the_most_frequent_words_are_kept(text: str, size: int, words: tuple[str, ...]):
-    assert WordTokenizer.train(text, size=size).words == words
+    unknown = WordTokenizer.train("a <unk> <unk> b b b <unk> <unk>", size=3)
+    assert unknown.words == ("<unk>", "b", "a")
+    ties = WordTokenizer.train("c c c b a b a d\n\n\n\n", size=5)
+    assert ties.words == ("<unk>", "\n", "c", "a", "b")
 
 
 def test_the_bytes_of_a_file_are_encoded_as_they_are():
