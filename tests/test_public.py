@@ -134,6 +134,7 @@ ROOT = pathlib.Path(seqjax.__file__).parent.parent
 MODULE_OF = {"orbax-checkpoint": "orbax", "dm-haiku": "haiku", "scikit-learn": "sklearn"}
 BY_NAME = {"beartype", "tokenizers"}  # imported by a string
 TO_COME = {"flax"}
+PACKAGE_AT = {"pytest.importorskip": 0, "checks.package": 1}  # the argument that names a package
 COMMANDS = {"import-linter", "pre-commit", "pyright", "pytest-xdist", "ruff"}
 
 
@@ -146,10 +147,9 @@ def imported(*folders):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split(".")[0])
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip":
-                names |= {
-                    str(a.value).split(".")[0] for a in node.args if isinstance(a, ast.Constant)
-                }
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in PACKAGE_AT:
+                name = node.args[PACKAGE_AT[ast.unparse(node.func)]]
+                names |= {name.value.split(".")[0]} if isinstance(name, ast.Constant) else set()
     scripts = {file.stem for file in (ROOT / "examples").glob("*.py")}
     own = {"seqjax", "benchmarks", "docs", "examples", "tests", *scripts}
     return names - sys.stdlib_module_names - own

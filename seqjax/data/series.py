@@ -101,7 +101,8 @@ def split_by_position(
     if series.ndim == 0:
         raise ValueError("split_by_position: series is a scalar; expected [time, ...]")
     checks.size("split_by_position: past", past)
-    if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iuf" or not np.all(sizes > 0):
+    kinds = {np.asarray(part).dtype.kind for part in parts}
+    if sizes.ndim != 1 or len(kinds) != 1 or not kinds <= set("iuf") or not np.all(sizes > 0):
         raise ValueError(
             "split_by_position: parts: expected positive steps, all integers, or shares, all floats, "
             f"got {parts!r}"

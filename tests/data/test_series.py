@@ -197,7 +197,7 @@ parted: Any = lambda parts, **options: split_by_position(np.arange(10), parts, *
         (lambda: parted((0.5, 0.6)), "expected shares with a sum of at most 1"),
         (lambda: parted((0.5, -0.1)), "parts: expected positive steps, all integers, or shares"),
         (lambda: parted((0.98, 0.02)), r"parts\[1\] is steps 10 to 10 of 10; expected at least"),
-        (lambda: parted((5, 0.5)), "shares with a sum of at most 1"),
+        (lambda: parted((5, 0.5)), "all integers, or shares, all floats"),
         (lambda: parted(()), "all integers, or shares, all floats"),
         (lambda: parted((True, True)), "all integers, or shares, all floats"),
         (lambda: parted((3, 7), past=4), r"parts\[1\] is steps 3 to 10 of 10; expected .* past=4"),

@@ -132,7 +132,7 @@ def test_only_what_reads_the_past_is_causal():
     assert not both.causal
     for cell in (sj.Stack((sj.LSTM(3), both)), sj.Residual(both), sj.Dropout(both, 0.5)):
         assert not cell.causal
-        with pytest.raises(ValueError, match="outputs read the tokens that are to be predicted"):
+        with pytest.raises(ValueError, match="outputs read what is to be predicted"):
             sj.models.LanguageModel(9, cell, 4)
 
 
