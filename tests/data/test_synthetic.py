@@ -38,16 +38,13 @@ def test_the_sum_is_that_of_the_marked_values(length):
     assert inputs[..., 0].max() < 1
 
 
-def test_markers_fall_on_every_step_of_their_half_equally_often():
-    inputs, _, _ = drawn(adding_problem, 5, MANY)
+def test_markers_fall_on_every_step_of_their_half_equally_often_and_answering_one_costs_a_sixth():
+    inputs, targets, mask = drawn(adding_problem, 5, MANY)
     shares = inputs[..., 1].mean(axis=1)
     expected = np.array([1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3])
     assert (np.abs(shares - expected) < 5 * np.sqrt(expected * (1 - expected) / MANY)).all()
-
-
-def test_answering_one_costs_a_sixth_in_the_adding_problem():
-    _, targets, mask = (jnp.asarray(field) for field in drawn(adding_problem, 20, MANY))
-    error = losses.mean_squared_error(jnp.ones_like(targets), targets, mask=mask)
+    ones, targets, mask = map(jnp.asarray, (np.ones_like(targets), targets, mask))
+    error = losses.mean_squared_error(ones, targets, mask=mask)
     # (s - 1)² has mean 1/6 and, since E(s - 1)⁴ = 1/15, variance 1/15 - 1/36.
     assert abs(float(error) - 1 / 6) < 5 * math.sqrt((1 / 15 - 1 / 36) / MANY)
 
