@@ -146,12 +146,11 @@ class Buckets:
         if isinstance(boundaries, int):
             checks.positive("Buckets: boundaries", boundaries)
             boundaries = least_padding(lengths, boundaries)
+        for boundary in boundaries:
+            checks.positive("Buckets: boundaries", boundary)
         self.boundaries = tuple(int(boundary) for boundary in boundaries)
-        rising = list(self.boundaries) == sorted(set(self.boundaries))
-        if not self.boundaries or not rising or self.boundaries[0] < 1:
-            raise ValueError(
-                f"Buckets: boundaries: expected positive, rising integers, got {boundaries!r}"
-            )
+        if not self.boundaries or list(self.boundaries) != sorted(set(self.boundaries)):
+            raise ValueError(f"Buckets: boundaries: expected rising integers, got {boundaries!r}")
         self.skipped = int((lengths > self.boundaries[-1]).sum())
         if self.skipped == len(lengths) or (self.skipped and longer == "refuse"):
             first = int((lengths > self.boundaries[-1]).argmax())

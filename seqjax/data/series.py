@@ -130,20 +130,18 @@ def split_by_position(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ForecastWindows(Sequence[Example]):
-    """Steps i·stride … i·stride + past - 1, and the `horizon` steps after them of the `targets`.
+    """`Example`s of the first `past` steps of each window, and of the `targets` in the steps after.
 
-    Each `Example` is cut on demand; `forecast_windows` makes the sequence.
+    windows: [windows, time, columns], a view of the series; `forecast_windows` makes it.
     """
 
-    series: np.ndarray
+    windows: np.ndarray
     past: int
-    horizon: int
-    stride: int
-    targets: tuple[int, ...] | None
+    targets: list[int] | slice
 
     def __len__(self) -> int:
-        """How many whole windows there are."""
-        return (len(self.series) - self.past - self.horizon) // self.stride + 1
+        """The number of windows."""
+        return len(self.windows)
 
     @overload
     def __getitem__(self, index: int | np.integer) -> Example: ...
@@ -151,18 +149,10 @@ class ForecastWindows(Sequence[Example]):
     def __getitem__(self, index: slice) -> list[Example]: ...
     def __getitem__(self, index: int | np.integer | slice) -> Example | list[Example]:
         """Window `index`, or a list of those of a slice."""
-        # `range` handles negative and too large indices, and slices.
-        start = range(0, len(self) * self.stride, self.stride)[index]
-        return self._at(start) if isinstance(start, int) else [self._at(s) for s in start]
-
-    def _at(self, start: int) -> Example:
-        now = start + self.past
-        future = self.series[now : now + self.horizon]
-        if self.targets is not None:
-            first, *more = self.targets
-            # A slice is a view, where a list copies.
-            future = future[:, list(self.targets) if more else slice(first, first + 1)]
-        return Example(self.series[start:now], future)
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        window = self.windows[index]
+        return Example(window[: self.past], window[self.past :, self.targets])
 
 
 def forecast_windows(
@@ -192,15 +182,18 @@ def forecast_windows(
     series = _series("forecast_windows: series", series)
     for name, value in {"past": past, "horizon": horizon, "stride": stride}.items():
         checks.positive(f"forecast_windows: {name}", value)
+    columns = slice(None)
     if targets is not None:
         _check_columns("forecast_windows: targets", targets, series.shape[1])
-        targets = tuple(int(column) for column in targets)
+        first, *more = targets
+        columns = list(targets) if more else slice(first, first + 1)  # a view, where a list copies
     if len(series) < past + horizon:
         raise ValueError(
             f"forecast_windows: series has {len(series)} steps; expected at least {past + horizon}, "
             f"past={past} and horizon={horizon}"
         )
-    return ForecastWindows(series, past, horizon, stride, targets)
+    windows = np.lib.stride_tricks.sliding_window_view(series, past + horizon, axis=0)
+    return ForecastWindows(windows[::stride].swapaxes(1, 2), past, columns)
 
 
 def _series(name: str, series: npt.ArrayLike) -> np.ndarray:

@@ -159,9 +159,12 @@ def test_boundaries_of_few_and_of_many_lengths():
     [
         (lambda: Buckets([], 2), "examples is empty"),
         (lambda: Buckets(EXAMPLES, 0), "batch_size: expected a positive integer"),
-        (lambda: Buckets(EXAMPLES, 2, boundaries=(5, 3)), "expected positive, rising integers"),
-        (lambda: Buckets(EXAMPLES, 2, boundaries=()), "expected positive, rising integers, got"),
-        (lambda: Buckets(EXAMPLES, 2, boundaries=(-1, 9)), "expected positive, rising integers"),
+        (lambda: Buckets(EXAMPLES, 2, boundaries=(5, 3)), "expected rising integers"),
+        (lambda: Buckets(EXAMPLES, 2, boundaries=()), "expected rising integers, got"),
+        (
+            lambda: Buckets(EXAMPLES, 2, boundaries=(-1, 9)),
+            "boundaries: expected a positive integer",
+        ),
         (lambda: Buckets(EXAMPLES, 2, boundaries=0), "boundaries: expected a positive integer"),
         (lambda: Buckets(EXAMPLES, 2, seed=-1), "seed: expected an integer of at least 0"),
         (lambda: Buckets(EXAMPLES, 2, longer="cut"), "longer: expected one of 'refuse', 'skip'"),
