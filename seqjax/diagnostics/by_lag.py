@@ -16,13 +16,14 @@ from seqjax.diagnostics.trajectory import (
     Trajectory,
     as_rows,
     check_finite,
+    check_sizes,
     evenly,
     not_finite,
     walk,
 )
 
 FULL_RESOLUTION = 512 * 64
-"""Steps times entries of a row's state up to which, by default, every step of the loss is followed."""
+"""Steps times entries of a row's state up to which every step of the loss is followed by default."""
 
 SAMPLED_TIMES = 16
 """How many steps of the loss are followed beyond that."""
@@ -34,25 +35,25 @@ MOST_NUMBERS = 2**25
 class Flow(NamedTuple):
     """∂L/∂θ = Σ_ℓ G_ℓ, split by the lag ℓ between a step of the loss and a use of the weights.
 
-    lags: ℓ = 0 … T. The lag T has only what comes through an initial state that depends on θ.
-    gradient: Σ_ℓ G_ℓ as one backward pass gives it, of the form of params: ∂L/∂θ where `exact`.
+    lags: ℓ = 0 … T. Lag T holds only what comes through an initial state that depends on θ.
+    gradient: Σ_ℓ G_ℓ from one backward pass, with the structure of params: ∂L/∂θ where `exact`.
     by_lag: G_ℓ, each leaf of params with a leading axis of lags; None where that is too large.
-    ends: the last lag of each block of lags that the next five are of. Each lag is a block by itself and
-        `ends` is `lags`, but for the flow of a report on more than 31 steps.
+    ends: the last lag of each block of lags that the next five fields describe. Each lag is a block of
+        its own, so `ends` is `lags`, except in a report on more than 31 steps.
     norms: ‖G_ℓ‖ of each leaf of params, [ends].
-    shares: ⟨G_ℓ, G⟩ / ‖G‖² of each leaf, [ends]: how much of the gradient lag ℓ brings, of either
-        sign; they sum to 1 (all are 0 where the gradient is).
+    shares: ⟨G_ℓ, G⟩ / ‖G‖² of each leaf, [ends]: the share of the gradient from lag ℓ, of either sign.
+        The shares sum to 1 (all are 0 where the gradient is).
     rest: ‖G_{ℓ+1} + G_{ℓ+2} + …‖ / ‖G‖ of each leaf, [ends]: the relative error of a gradient that is
-        truncated after lag ℓ. Its last entry is what rounding leaves of the identity above.
+        truncated after lag ℓ. Its last entry is the rounding error of the identity above.
     total_shares, total_rest: the same over all leaves together, [ends].
     times: the steps of the loss that are followed, counted from 0 as in `xs[t]`.
     state_norms: [times, time], entry [i, k] is ‖∂L_t/∂s‖ with t = times[i] and s the state that step k
-        starts from, 0 for k > t. L_t is the loss as far as it sees y_t, and the norm is over all rows.
-    lag_norms: [times, lags], the same by lag: entry [i, ℓ] for the state that lies ℓ steps before the
-        end of step t, so that ℓ = 1 is the state that step t starts from. 0 where ℓ is 0 or > t + 1.
-    exact: every step at which the loss enters is followed, in every row. If not, everything here is of
-        a sample: the loss of `times` and of `rows` alone.
-    rows: the rows of the batch that are followed, [rows], all its axes taken as one.
+        starts from, 0 for k > t. L_t is the loss as a function of y_t alone; the norm is over all rows.
+    lag_norms: [times, lags], the same by lag: entry [i, ℓ] for the state ℓ steps before the end of
+        step t, so ℓ = 1 is the state that step t starts from. 0 where ℓ is 0 or > t + 1.
+    exact: whether every step and row at which the loss enters is followed. If not, all fields describe
+        a sample: the loss of `times` and `rows` alone.
+    rows: the rows of the batch that are followed, [rows], with all batch axes flattened.
     """
 
     lags: np.ndarray
@@ -73,27 +74,26 @@ class Flow(NamedTuple):
     def reach(self, left: float = 0.01) -> int:
         """The smallest of `ends` after which no truncation loses more than `left` of the gradient.
 
-        Later terms may cancel one another, so this is not where `total_rest` first falls so low.
+        Later terms may cancel one another, so this need not be where `total_rest` first falls so low.
         """
         too_much = np.flatnonzero(~(np.asarray(self.total_rest) <= left))
-        return int(
-            self.ends[0 if too_much.size == 0 else min(too_much[-1] + 1, self.ends.size - 1)]
-        )
+        first = 0 if too_much.size == 0 else min(too_much[-1] + 1, self.ends.size - 1)
+        return int(self.ends[first])
 
     def mean_norms(self) -> np.ndarray:
-        """[lags]: the mean of `lag_norms` over the steps of the loss that have so long a past."""
-        norms = np.asarray(self.lag_norms, np.float64)
+        """[lags]: the mean of `lag_norms` over the steps of the loss with a past that long."""
+        lag_norms = np.asarray(self.lag_norms, np.float64)
         reached = (self.lags[None] > 0) & (self.lags[None] <= self.times[:, None] + 1)
-        return np.where(reached, norms, 0).sum(axis=0) / np.maximum(reached.sum(axis=0), 1)
+        return np.where(reached, lag_norms, 0).sum(axis=0) / np.maximum(reached.sum(axis=0), 1)
 
     def __str__(self) -> str:
-        """A table with a line for each power of two, and where the numbers come from."""
+        """A table with a line for each power of two, and what was followed."""
         powers = [0, *(2**i for i in range(32) if 2**i < self.ends[-1]), int(self.ends[-1])]
-        shares, norms = np.asarray(self.total_shares), self.mean_norms()
+        shares, of_states = np.asarray(self.total_shares), self.mean_norms()
         lines = ["   lag  of the gradient   so far   left after it   gradient of the state"]
         for i in dict.fromkeys(np.searchsorted(self.ends, powers)):
             lag = int(self.ends[i])
-            of_state = format(norms[lag], ".3g") if lag else "–"
+            of_state = format(of_states[lag], ".3g") if lag else "–"
             lines.append(
                 f"{lag:>6}  {shares[i]:>15.2%}  {shares[: i + 1].sum():>7.1%}"
                 f"  {self.total_rest[i]:>13.2%}   {of_state:>21}"
@@ -102,7 +102,7 @@ class Flow(NamedTuple):
 
     @property
     def seen(self) -> str:
-        """What the numbers are of, in words."""
+        """What was followed, in words."""
         if self.exact:
             return "exact: every step and row at which the loss enters"
         times, rows = ", ".join(map(str, self.times)), ", ".join(map(str, self.rows))
@@ -122,27 +122,37 @@ def flow(
 ) -> Flow:
     """∂L/∂θ = Σ_t Σ_{k≤t} (∂L_t/∂s_t) (∂s_t/∂s_{t-1} ⋯ ∂s_{k+1}/∂s_k) (∂⁺s_k/∂θ), gathered by ℓ = t - k
 
-    where ∂⁺ holds s_{k-1} fixed. The loss enters at step t through y_t, by ∂L/∂y_t, and y_t comes out
-    of step t: lag 0 is all that θ does inside that step. With s_{k-1} fixed, one factor more leads from
-    the end of a step to its start:
+    where ∂⁺ holds s_{k-1} fixed. The loss enters at step t through y_t, by ∂L/∂y_t, and step t returns
+    y_t: lag 0 is all that θ does inside that step. With s_{k-1} fixed, one more factor leads from the
+    end of a step to its start:
 
     δ⁽⁰⁾_t = (∂L/∂y_t) ∂y_t/∂s_{t-1},   δ⁽ˡ⁾_{k-1} = δ⁽ˡ⁻¹⁾_k ∂s_k/∂s_{k-1}
 
-    for all t at once, in a scan over lags. A state that is made from params, as that of
-    `sj.LearnedState`, counts as the step before the first.
+    for all t at once, in a scan over lags. An initial state that is made from params, as that of
+    `sj.LearnedState`, counts as the step before the first. The cost is that of as many backward passes
+    as steps are followed. The steps are chosen by value, so do not call this function under `jax.jit`;
+    the computation itself is jitted.
 
-    xs: [time, *batch, in_features]. loss: a scalar from ys [time, *batch, out_features]; targets and
-    head are closed over, and it need not be a sum over steps. state, key: as in `sj.unroll`.
-    times: follow the loss of at most so many steps, evenly spaced among those at which it enters. None
-        is all of them for time · state up to 512 · 64, and 16 beyond. A loss at the last step alone has
-        one such step, and is exact however long the sequence is.
-    rows: follow at most so many rows of the batch; None is all.
+    Args:
+        cell: a causal cell.
+        params: the params of the cell.
+        xs: [time, *batch, in_features].
+        loss: a scalar from ys [time, *batch, out_features], which need not be a sum over steps. Targets
+            and head are closed over.
+        state: the initial state, as in `sj.unroll`.
+        key: draws the noise of the run, as in `sj.unroll`.
+        times: follow the loss of at most so many steps, evenly spaced among those at which it enters.
+            None is all of them for time · state up to 512 · 64, and 16 beyond. A loss at the last step
+            alone has one such step, and is exact however long the sequence is.
+        rows: follow at most so many rows of the batch; None is all.
 
-    Costs as many backward passes as steps are followed. `str` of the result is a table. The steps are
-    chosen by their values, so this function is not for `jax.jit`; what it computes is jitted.
+    Returns:
+        A `Flow`, which prints as a table.
 
-    Raises a ValueError for a cell that is not causal, states or ∂L/∂y that are not finite, sizes below
-    1, and what `sj.unroll` refuses.
+    Raises:
+        ValueError: the cell is not causal, a state or ∂L/∂y is not finite, a size is below 1, or
+            `sj.unroll` raises for these arguments.
+
     Reference: Pascanu, Mikolov, Bengio 2013, equations 3 to 5.
 
     >>> import jax, jax.numpy as jnp, seqjax as sj
@@ -153,9 +163,7 @@ def flow(
     >>> bool(jnp.allclose(jnp.sum(flow.total_shares), 1.0)), flow.exact
     (True, True)
     """
-    for name, value in (("times", times), ("rows", rows)):
-        if value is not None:
-            checks.positive(f"flow: {name}", value)
+    check_sizes("flow", times=times, rows=rows)
     path = walk("flow", cell, params, xs, state, key)
     check_finite("flow", path)
     injected = injections("flow", path, loss)
@@ -164,8 +172,24 @@ def flow(
         raise ValueError(
             f"flow: loss: ∂L/∂y is not finite at step {bad}; expected a loss with a finite gradient"
         )
-    initial = key if state is None else None
-    found = split(cell, params, path, injected, times, rows, state is None, initial)
+    time = path.xs.shape[0]
+    if times is None and time * path.entries > FULL_RESOLUTION:
+        times = SAMPLED_TIMES
+    steps, some, exact = chosen(injected, times, rows)
+    numbers = (time + 1) * sum(leaf.size for leaf in jax.tree.leaves(params))
+    found = terms_by_lag(
+        cell,
+        params,
+        path.take_rows(some)._replace(batch_shape=()),
+        injected,
+        np.asarray(steps, np.int32),
+        np.asarray(some, np.int32),
+        key,
+        made_for=path.batch_shape if state is None else None,
+        keep=numbers <= MOST_NUMBERS,
+    )
+    lags = np.arange(time + 1)
+    found = Flow(lags=lags, ends=lags, times=steps, rows=some, exact=exact, **found)
     leaf = first_bad_gradient(found)
     if leaf is not None:
         raise ValueError(
@@ -176,54 +200,36 @@ def flow(
 
 
 def injections(name: str, path: Trajectory, loss: Callable[[Array], Array]) -> Array:
-    """∂L/∂y, [time, rows, out_features]; a ValueError where L is not one real number."""
+    """Compute ∂L/∂y, [time, rows, out_features]; raise a ValueError if L is not one real number."""
     checks.function(f"{name}: loss", loss)
     time, _, width = path.ys.shape
     ys = path.ys.reshape(time, *path.batch_shape, width)
     # Not under a jit of ours, which would compile the loss again at every call.
     value, pull = jax.vjp(loss, ys)
     if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
-        got = jax.eval_shape(lambda: value)  # its form, and not all its numbers
+        got = jax.eval_shape(lambda: value)  # shape and dtype, without the numbers
         raise ValueError(f"{name}: loss: expected a real scalar from ys {ys.shape}, got {got}")
     return as_rows(pull(np.ones((), value.dtype))[0], len(path.batch_shape), leading=1)
 
 
+@jax.jit
+def _finite_and_enters(injected: Array) -> tuple[Array, Array]:
+    """[time, rows] each: whether ∂L/∂y is finite, and whether it is not zero."""
+    return jnp.all(jnp.isfinite(injected), axis=2), jnp.any(injected != 0, axis=2)
+
+
 def first_bad_injection(injected: Array) -> int | None:
-    """The first step at which ∂L/∂y is not finite, or None."""
-    bad = np.flatnonzero(~np.asarray(_all_finite(injected)))
+    """Find the first step at which ∂L/∂y is not finite, or None."""
+    finite, _ = _finite_and_enters(injected)
+    bad = np.flatnonzero(~np.asarray(finite).all(axis=1))
     return int(bad[0]) if bad.size else None
-
-
-@jax.jit
-def _all_finite(injected: Array) -> Array:
-    """Of each step."""
-    return jnp.all(jnp.isfinite(injected), axis=(1, 2))
-
-
-@jax.jit
-def _enters(injected: Array) -> Array:
-    """[time, rows]: whether the loss does."""
-    return jnp.any(injected != 0, axis=2)
-
-
-def first_bad_gradient(found: Flow) -> str | None:
-    """The first leaf of params whose gradient is not finite, though that of all states is; or None.
-
-    A gradient that is beyond the dtype on its way through the states is for the reader to see.
-    """
-    finite = lambda norms: bool(np.all(np.isfinite(np.asarray(norms))))
-    # The rest is not finite where any leaf is not, and is at hand.
-    if finite(found.total_rest) or not finite(found.lag_norms):
-        return None
-    return next(iter(not_finite("", found.gradient)), None)
 
 
 def chosen(
     injected: Array, most_times: int | None, most_rows: int | None
 ) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The steps and rows that are followed, and whether these are all at which the loss enters."""
-    enters = np.asarray(_enters(injected))
-    # A loss that sees some rows alone is followed in these.
+    """Choose the steps and rows to follow; also return whether the loss enters at no others."""
+    enters = np.asarray(_finite_and_enters(injected)[1])
     seen = np.flatnonzero(enters.any(axis=0)) if enters.any() else np.arange(enters.shape[1])
     rows = seen[evenly(len(seen), most_rows)]
     entering = np.flatnonzero(enters[:, rows].any(axis=1))
@@ -231,36 +237,13 @@ def chosen(
     return times, rows, len(rows) == len(seen) and len(times) == len(entering)
 
 
-def split(
-    cell: Cell,
-    params: Params,
-    path: Trajectory,
-    injected: Array,
-    most_times: int | None,
-    most_rows: int | None,
-    initial: bool,
-    key: Array | None,
-) -> Flow:
-    """`flow` of a run that is there, with ∂L/∂y.
+def first_bad_gradient(found: Flow) -> str | None:
+    """Name the first leaf of params whose gradient is not finite though those of all states are.
 
-    initial: s_0 is made from params, its noise by `key`.
+    A gradient that overflows on its way through the states is a finding, not an error.
     """
-    time = path.xs.shape[0]
-    if most_times is None and time * path.entries > FULL_RESOLUTION:
-        most_times = SAMPLED_TIMES
-    times, rows, exact = chosen(injected, most_times, most_rows)
-    numbers = (time + 1) * sum(leaf.size for leaf in jax.tree.leaves(params))
-    found = terms_by_lag(
-        cell,
-        params,
-        path.take_rows(rows)._replace(batch_shape=()),
-        injected,
-        jnp.asarray(times, jnp.int32),
-        jnp.asarray(rows, jnp.int32),
-        key,
-        batch_shape=path.batch_shape if initial else (),
-        initial=initial,
-        keep=numbers <= MOST_NUMBERS,
-    )
-    lags = np.arange(time + 1)
-    return Flow(lags=lags, ends=lags, times=times, rows=rows, exact=exact, **found)
+    finite = lambda numbers: bool(np.all(np.isfinite(np.asarray(numbers))))
+    # The rest is not finite if any leaf is not, and is small.
+    if finite(found.total_rest) or not finite(found.lag_norms):
+        return None
+    return next(iter(not_finite("", found.gradient)), None)

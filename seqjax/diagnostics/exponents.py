@@ -1,4 +1,4 @@
-"""Lyapunov exponents: how fast nearby states part or meet, on the average over a long run."""
+"""Lyapunov exponents: how fast nearby states diverge or converge, averaged over a long run."""
 
 import functools
 from typing import NamedTuple
@@ -13,7 +13,13 @@ from seqjax import checks
 from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics.products import orthonormal
-from seqjax.diagnostics.trajectory import Trajectory, check_finite, evenly, step_vector, walk
+from seqjax.diagnostics.trajectory import (
+    Trajectory,
+    check_finite,
+    check_sizes,
+    step_vector,
+    walk,
+)
 from seqjax.numerics import one_by_one
 
 LEADING = 4
@@ -23,7 +29,7 @@ LEADING = 4
 class Lyapunov(NamedTuple):
     """The leading exponents, in nats per step, the largest first.
 
-    exponents: [rows, count], for each row of the batch. -∞ says that a direction is lost for good.
+    exponents: [rows, count], for each row of the batch; -∞ if a direction is lost for good.
     steps: how many steps they are averaged over.
     """
 
@@ -45,18 +51,26 @@ def lyapunov(
     """Q_t R_t = D_t Q_{t-1},   D_t = ∂s_t/∂s_{t-1}
     λ_i = 1/T Σ_t log |R_{t,ii}|
 
-    λ_1 > 0: nearby states part, and gradients explode in that direction; λ_1 < 0: they meet, and all
-    gradients vanish. e^{λ_i} is the mean factor of one step. Q_0 is random and needs some steps to turn
-    into the leading directions: they are run and not counted.
+    With λ_1 > 0 nearby states diverge, and gradients explode in that direction; with λ_1 < 0 they
+    converge, and all gradients vanish. e^{λ_i} is the mean factor of one step. Q_0 is random and needs
+    some steps to turn into the leading directions: these are run and not counted. The state is one real
+    vector. The cost is `count` directions of forward mode and a QR of [entries, count] at each step.
 
-    xs, state, key: as in `sj.unroll`; the state counts as one real vector.
-    count: how many exponents; None is the whole spectrum. align: steps that are not counted, a tenth of
-    them by default. rows: at most so many rows of the batch.
-    Costs `count` directions of forward mode and a QR of [entries, count] at each step.
+    Args:
+        cell: a causal cell.
+        params: the params of the cell.
+        xs: [time, *batch, in_features].
+        state: the initial state, as in `sj.unroll`.
+        key: draws the noise of the run, as in `sj.unroll`.
+        count: how many exponents; None is the whole spectrum.
+        align: steps that are not counted; None is a tenth of them.
+        rows: at most so many rows of the batch; None is all.
 
-    Raises a ValueError for a cell that is not causal, states that are not finite, sizes that are out of
-    range, and what `sj.unroll` refuses.
-    References: Benettin, Galgani, Giorgilli, Strelcyn 1980; of recurrent networks: Engelken, Wolf,
+    Raises:
+        ValueError: the cell is not causal, a state is not finite, a size is out of range, or `sj.unroll`
+            raises for these arguments.
+
+    References: Benettin, Galgani, Giorgilli, Strelcyn 1980; for recurrent networks: Engelken, Wolf,
     Abbott 2023, "Lyapunov spectra of chaotic recurrent neural networks".
 
     >>> import jax, jax.numpy as jnp, seqjax as sj
@@ -66,9 +80,7 @@ def lyapunov(
     >>> print(jnp.exp(lyapunov(cell, params, jnp.zeros((9, 2)), state, count=2).exponents))
     [[0.5 0.5]]
     """
-    for name, value in (("count", count), ("rows", rows)):
-        if value is not None:
-            checks.positive(f"lyapunov: {name}", value)
+    check_sizes("lyapunov", count=count, rows=rows)
     if align is not None:
         checks.size("lyapunov: align", align)
     path = walk("lyapunov", cell, params, xs, state, key)
@@ -79,16 +91,15 @@ def lyapunov(
     align = time // 10 if align is None else align
     if align >= time:
         raise ValueError(
-            f"lyapunov: align: expected fewer than the {time} steps that there are, got {align}"
+            f"lyapunov: align: expected fewer than the {time} steps of xs, got {align}"
         )
-    path = path.take_rows(evenly(path.xs.shape[1], rows))
-    return exponents_of(cell, params, path, count, align)
+    return exponents_of(cell, params, path.at_most(rows), count, align)
 
 
 def exponents_of(
     cell: Cell, params: Params, path: Trajectory, count: int | None, align: int
 ) -> Lyapunov:
-    """`lyapunov` of a run that is there, over all its rows."""
+    """Compute `lyapunov` from all rows of a run."""
     size = path.entries
     count = size if count is None else min(count, size)
     exponents = _exponents(cell, params, path.start, path.before, path.xs, count, align)
@@ -97,7 +108,7 @@ def exponents_of(
 
 @functools.partial(jax.jit, static_argnames=("cell", "count", "align"))
 def _exponents(cell, params, start, before, xs, count, align):
-    """[rows, count], by the steps from `align` on."""
+    """[rows, count], averaged over the steps from `align` on."""
     like = to_vector(start, 1)
 
     def one_step(Q, inputs):
@@ -111,5 +122,5 @@ def _exponents(cell, params, start, before, xs, count, align):
     Q = orthonormal(like.shape[1], count, like.dtype)
     Q = jnp.broadcast_to(Q[None], (like.shape[0], *Q.shape))
     grown = jnp.log(jnp.abs(lax.scan(one_step, Q, (before, xs))[1][align:]))
-    # Over a short run QR has not yet brought them into order.
+    # Over a short run QR does not yet bring them into order.
     return -jnp.sort(-jnp.mean(grown, axis=0), axis=-1)

@@ -11,21 +11,20 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from seqjax import checks
 from seqjax.cell import Cell, Params, State, gates_of, leaves, run_layers
-from seqjax.diagnostics.trajectory import check_finite, check_some, evenly, walk
+from seqjax.diagnostics.trajectory import check_finite, check_not_empty, check_sizes, walk
 from seqjax.plan import Plan
 
 BINS = 20
-"""Of a histogram: a tenth of a gate's range is two bins, a twentieth of a unit's is one."""
+"""Bins of a histogram: a tenth of the range of a gate is two bins, a twentieth of tanh is one."""
 
 
 class Values(NamedTuple):
-    """One gate or tanh unit of one layer, over all steps, rows and units.
+    """The values of one gate or tanh unit of one layer, over all steps, rows and units.
 
-    name: "f", or "layers[1] f" in a stack. gate: of a logistic function, else of tanh.
+    name: "f", or "layers[1] f" in a stack. gate: whether it is logistic; otherwise it is tanh.
     histogram: counts in 20 bins of equal width over [0, 1], or over [-1, 1] for tanh.
-    shut: the share below 0.1; for tanh below -0.9. open: the share above 0.9.
+    shut: the share below 0.1, for tanh below -0.9. open: the share above 0.9.
     mean: the mean value.
     """
 
@@ -43,11 +42,11 @@ class Values(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """How much of a layer's memory a step keeps, by its gates alone.
+    """How much of the memory of a layer a step keeps, by its gates alone.
 
-    name: of the layer. keep: the mean share that is kept.
-    half_life: ln 2 / -(mean of log keep): after so many steps half is left in the typical unit of the
-        path through the gates; ∞ where all is kept.
+    name: that of the layer. keep: the mean share that is kept.
+    half_life: ln 2 / -(mean of log keep), the number of steps after which half is left in a typical
+        unit on the path through the gates; ∞ if everything is kept.
     """
 
     name: str
@@ -68,9 +67,8 @@ class Saturation(NamedTuple):
             what = "gate" if v.gate else "tanh"
             lines.append(f"{v.shut:7.1%} {v.open:7.1%} {v.mean:7.3f}  {what} {v.name}")
         for m in self.memories:
-            lines.append(
-                f"{label(m.name, 'memory')}: {m.keep:.1%} kept, half-life {m.half_life:.1f}"
-            )
+            name = label(m.name, "memory")
+            lines.append(f"{name}: {m.keep:.1%} kept, half-life {m.half_life:.1f}")
         return "\n".join(lines)
 
 
@@ -83,14 +81,23 @@ def saturation(
     key: Key[Array, ""] | None = None,
     rows: int | None = None,
 ) -> Saturation:
-    """The share of gate values below 0.1 and above 0.9, and of tanh values beyond ±0.9.
+    """Count the gate values below 0.1 and above 0.9, and the tanh values beyond ±0.9.
 
-    Arguments as in `sj.unroll`; rows: at most so many rows of the batch. Every cell of the library that
-    has gates shows them, in wrappers and stacks too; a user-defined cell shows the values that it names
-    with `sj.name_gate`.
+    Every cell of the library that has gates shows them, in wrappers and stacks too; a user-defined cell
+    shows the values that it names with `sj.name_gate`.
 
-    Raises a ValueError for a cell that is not causal, states that are not finite, a size below 1, an xs
-    without steps or rows, and what `sj.unroll` refuses.
+    Args:
+        cell: a causal cell.
+        params: the params of the cell.
+        xs: [time, *batch, in_features].
+        state: the initial state, as in `sj.unroll`.
+        key: draws the noise of the run, as in `sj.unroll`.
+        rows: at most so many rows of the batch; None is all.
+
+    Raises:
+        ValueError: the cell is not causal, a state is not finite, a size is below 1, xs has no steps or
+            rows, or `sj.unroll` raises for these arguments.
+
     Reference: Karpathy, Johnson, Fei-Fei 2016, "Visualizing and understanding recurrent networks",
     section 4.2.
 
@@ -101,32 +108,30 @@ def saturation(
     >>> [(v.name, v.open) for v in found.values if v.gate]
     [('f', 1.0), ('i', 0.0), ('o', 0.0)]
     """
-    if rows is not None:
-        checks.positive("saturation: rows", rows)
+    check_sizes("saturation", rows=rows)
     path = walk("saturation", cell, params, xs, state, key)
-    check_some("saturation", path)
+    check_not_empty("saturation", path)
     check_finite("saturation", path)
-    path = path.take_rows(evenly(path.xs.shape[1], rows))
-    return told(cell, params, watch(cell, params, path.start, path.xs))
+    path = path.at_most(rows)
+    return counted(cell, params, watch(cell, params, path.start, path.xs))
 
 
-def told(cell: Cell, params: Params, watched: Any) -> Saturation:
-    """`saturation` from what `watch` gave."""
-    watched = jax.device_get(watched)
-    names = [leaf.name for leaf in leaves(cell, params)]
+def counted(cell: Cell, params: Params, watched: Any) -> Saturation:
+    """Make a `Saturation` of what `watch` returned."""
     values: list[Values] = []
     memories: list[Memory] = []
-    for name, (of_gates, of_units, keep) in zip(names, watched, strict=True):
-        values += [_values(label(name, n), True, *found) for n, found in sorted(of_gates.items())]
-        values += [_values(label(name, n), False, *found) for n, found in sorted(of_units.items())]
+    for leaf, (shown, keep) in zip(leaves(cell, params), jax.device_get(watched), strict=True):
+        # Gates first, each kind by name.
+        for (kind, name), found in sorted(shown.items()):
+            values.append(_values(label(leaf.name, name), kind == "sigmoid", *found))
         if keep is not None:
             mean, log = (float(np.mean(part)) for part in keep)
-            memories.append(Memory(name, mean, math.log(2) / -log if log < 0 else math.inf))
+            memories.append(Memory(leaf.name, mean, math.log(2) / -log if log < 0 else math.inf))
     return Saturation(tuple(values), tuple(memories))
 
 
 def label(layer: str, what: str) -> str:
-    """Name a value, and its layer if there are several."""
+    """Name a value, with its layer if there are several."""
     return f"{layer} {what}" if layer else what
 
 
@@ -139,9 +144,13 @@ def _values(name: str, gate: bool, histogram: np.ndarray, mean: np.ndarray) -> V
 
 @functools.partial(jax.jit, static_argnames=("cell",))
 def watch(cell, params, start, xs):
-    """What each step shows of the gates of each leaf cell, in the order in which they run.
+    """Count the named values of each leaf cell, in the order in which the leaf cells run.
 
-    From `start`, [rows, ...], over xs, [time, rows, in_features].
+    From `start`, [rows, ...], over xs, [time, rows, in_features]. All results are by step, [time, ...].
+
+    Returns:
+        For each leaf cell, the histogram and mean of each gate and tanh unit by (activation, name); and
+        the mean and mean logarithm of the share of the memory that is kept, or None.
     """
     found: list[Any] = []
 
@@ -155,16 +164,16 @@ def watch(cell, params, start, xs):
         keep = None
         if cell.memory_path in shown:
             keep = shown[cell.memory_path].value
-            # The logarithm of a gate that is shut to the last bit has to count.
+            # The logarithm of a gate that is shut to the last bit must count.
             tiny = jnp.finfo(keep.dtype).tiny
             keep = _means(keep), _means(jnp.log(jnp.maximum(keep, tiny)))
-        of = lambda activation, low: {
-            name: (_histogram(gate.value, low), _means(gate.value))
-            for name, gate in shown.items()
-            if gate.activation == activation
+        low = {"sigmoid": 0.0, "tanh": -1.0}
+        counts = {
+            (kind, name): (_histogram(value, low[kind]), _means(value))
+            for name, (value, kind) in shown.items()
+            if kind in low
         }
-        of_gates, of_units = of("sigmoid", 0.0), of("tanh", -1.0)
-        found.append((of_gates, of_units, keep))
+        found.append((counts, keep))
         return after, ys
 
     run_layers(run, cell, params, start, xs)
@@ -172,7 +181,7 @@ def watch(cell, params, start, xs):
 
 
 def _means(values: Array) -> Array:
-    """Of each step, [time]."""
+    """The mean of each step, [time]."""
     return jnp.mean(values, axis=tuple(range(1, values.ndim)))
 
 

@@ -1,50 +1,57 @@
-"""One diagnosis of a cell on a batch: numbers, what they say, and a picture."""
+"""Diagnose a cell on a batch: numbers, what they mean in words, and a figure."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from seqjax import optim
 from seqjax.cell import Cell, Params, State
-from seqjax.diagnostics import gate_sentences as gate_words
 from seqjax.diagnostics import sentences as words
-from seqjax.diagnostics.bounds import bound_of
 from seqjax.diagnostics.by_lag import (
     Flow,
+    chosen,
     first_bad_gradient,
     first_bad_injection,
     injections,
 )
 from seqjax.diagnostics.exponents import LEADING, Lyapunov, exponents_of
-from seqjax.diagnostics.gate_counts import Saturation, told, watch
+from seqjax.diagnostics.gate_counts import Saturation, counted, watch
 from seqjax.diagnostics.matrices import Spectrum, spectrum_of
-from seqjax.diagnostics.products import Jacobians
-from seqjax.diagnostics.sample import ROWS, choose, look_back
+from seqjax.diagnostics.products import PROBES, Jacobians, bound_of
 from seqjax.diagnostics.sentences import Sentence
+from seqjax.diagnostics.terms import blocks, terms_in_blocks
 from seqjax.diagnostics.trajectory import (
     NonFinite,
     Trajectory,
-    check_some,
+    check_not_empty,
     evenly,
     first_non_finite,
     walk,
 )
+
+ROWS = 4
+"""How many rows of the batch a report looks at."""
+
+TIMES = 8
+"""How many steps of the loss it follows back, at most."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """What `diagnose` found. `str` says it in words, `plot` draws it.
 
-    sentences: the findings, each with its numbers and, where a rule says so, what to try.
-    non_finite: the first state that is not finite; then, and where ∂L/∂y is not, the parts are None.
-    flow, jacobians, lyapunov, spectrum, saturation: what the functions of those names return; the flow
-        without `by_lag`, and of more than 31 steps with lags in blocks (`flow.ends`); the Jacobians at
-        the ends of these.
-    statistics: those of the optimizer, None without any.
+    sentences: the findings, each with its numbers and, where a rule gives any, advice.
+    non_finite: the first state that is not finite. If there is one, or ∂L/∂y is not finite, the parts
+        are None.
+    flow, jacobians, lyapunov, spectrum, saturation: what the functions of these names return. The flow
+        has no `by_lag`, and on more than 31 steps its lags are in blocks (`flow.ends`); the Jacobians
+        are given at the ends of these.
+    statistics: those of the optimizer, or None.
     """
 
     cell: Cell
@@ -60,7 +67,7 @@ class Report:
     statistics: optim.Statistics | None = None
 
     def __str__(self) -> str:
-        """The cell, one paragraph for each sentence, and what was looked at."""
+        """The cell, one paragraph for each sentence, and what was followed."""
         lines = [f"{self.cell!r}, {self.steps} steps, batch {self.batch_shape}"]
         for sentence in self.sentences:
             lines.append(f"- {sentence.text}")
@@ -71,13 +78,14 @@ class Report:
         return "\n".join(lines)
 
     def plot(self) -> Any:
-        """One matplotlib `Figure`; `figure.savefig("diagnosis.png")` writes it. Needs seqjax[plot].
+        """Draw one matplotlib `Figure`; `figure.savefig("diagnosis.png")` writes it. Needs seqjax[plot].
 
-        Raises a ValueError where there is nothing to draw, since a state or ∂L/∂y is not finite.
+        Raises:
+            ValueError: there is nothing to draw, since a state or ∂L/∂y is not finite.
         """
         if self.flow is None:
             raise ValueError(f"Report.plot: nothing to draw: {self.sentences[0].text}")
-        from seqjax.diagnostics.picture import picture  # matplotlib: not for those who only read
+        from seqjax.diagnostics.picture import picture  # needs matplotlib, which is optional
 
         return picture(self)
 
@@ -92,38 +100,45 @@ def diagnose(
     key: Key[Array, ""] | None = None,
     opt_state: Any = None,
 ) -> Report:
-    """A report on the gradient of `loss` through time: how far back it reaches, and why no further.
+    """Report on the gradient of `loss` through time: how far back it reaches, and why no further.
 
-    xs: [time, *batch, in_features]. loss: a scalar from ys [time, *batch, out_features]; targets and
-    head are closed over. state, key: as in `sj.unroll`. opt_state: that of an optimizer whose clipping
-    and skips are to be told, of `sj.optim.clipped_adamw` for example.
+    It looks at a sample, so that it takes about as long as two to ten backward passes of a batch: up to
+    4 rows of the batch and the loss of up to 8 steps (fewer if the batch is small); the Jacobian of the
+    last state by probes, the 4 leading Lyapunov exponents, every gate at every step of those rows. The
+    functions of `sj.diagnostics` compute as much as they are asked for.
 
-    It looks at a sample, so that all of it takes about as long as two to ten backward passes of a batch:
-    up to 4 rows of it, and the loss of up to 8 steps (fewer where the batch is small); the Jacobian of
-    the last state by probes, the 4 leading Lyapunov exponents, every gate at every step of those rows.
-    The functions of `sj.diagnostics` take as much as they are asked to.
+    A state or ∂L/∂y that is not finite is reported with step, leaf, row and cause; the report then holds
+    nothing else. Do not call it under `jax.jit`; the computation itself is jitted.
 
-    A state or ∂L/∂y that is not finite is reported, with step, leaf, row and cause; the report then
-    holds nothing else. Not for `jax.jit`; what it computes is jitted.
+    Args:
+        cell: a causal cell.
+        params: the params of the cell.
+        xs: [time, *batch, in_features].
+        loss: a scalar from ys [time, *batch, out_features]; targets and head are closed over.
+        state: the initial state, as in `sj.unroll`.
+        key: draws the noise of the run, as in `sj.unroll`.
+        opt_state: the state of an optimizer whose clipping and skips are to be reported, such as
+            `sj.optim.clipped_adamw`.
 
-    Raises a ValueError for a cell that is not causal, a loss that is no scalar, an xs without steps or
-    rows, and what `sj.unroll` refuses.
+    Raises:
+        ValueError: the cell is not causal, the loss is not a scalar, xs has no steps or rows, or
+            `sj.unroll` raises for these arguments.
 
     >>> import jax, jax.numpy as jnp, seqjax as sj
     >>> cell = sj.IRNN(features=4, scale=0.5, input_stddev=1.0)
     >>> params = cell.init(jax.random.key(0), in_features=2)
     >>> report = sj.diagnose(cell, params, jnp.ones((40, 3, 2)), lambda ys: jnp.sum(ys[-1]))
     >>> print(report.sentences[0].text)
-    The gradient falls by half every step.
+    The gradient halves every step.
     """
     path = walk("diagnose", cell, params, xs, state, key)
-    check_some("diagnose", path)
+    check_not_empty("diagnose", path)
     steps = path.xs.shape[0]
     about = functools.partial(Report, cell, steps, path.batch_shape)
     found = first_non_finite(path)
     if found is not None:
         return about((words.of_non_finite(found, params, path),), found)
-    # What knows nothing of the loss: the device computes it while the loss is differentiated.
+    # What does not depend on the loss: the device computes it while the loss is differentiated.
     rows = evenly(path.xs.shape[1], ROWS)
     few = path.take_rows(rows)
     begun = _begin(cell, params, few)
@@ -132,67 +147,76 @@ def diagnose(
     if bad is not None:
         return about((words.of_the_loss(bad),))
 
-    initial = key if state is None else None
-    sample = choose(path, injected, rows, few)
-    back = look_back(cell, params, sample, state is None, initial)
-    if sample.path is not few:
-        begun = _begin(cell, params, sample.path)
-    parts = _parts(cell, params, *back, *begun)
-    leaf = first_bad_gradient(parts["flow"])
+    # As much as two backward passes of the batch: each step that is followed is one of its rows.
+    most = min(TIMES, max(1, 2 * injected.shape[1] // len(rows)))
+    sample = chosen(injected, most, ROWS)
+    if not np.array_equal(sample[1], rows):  # the loss sees others
+        few = path.take_rows(sample[1])
+        begun = _begin(cell, params, few)
+    flow, jacobians = _look_back(cell, params, few, injected, sample, key, state is None)
+    parts = _parts(cell, params, flow, jacobians, *begun)
+    leaf = first_bad_gradient(flow)
     if leaf is not None:
         return about((words.of_the_derivative(leaf),))
     statistics = None if opt_state is None else optim.statistics(opt_state)
-    said = _sentences(cell, params, steps, statistics, **parts)
+    said = words.all_of(cell, params, steps, statistics, **parts)
     return about(said, statistics=statistics, **parts)
 
 
 def _begin(cell: Cell, params: Params, few: Trajectory) -> tuple[Lyapunov, Any]:
-    """The exponents, and what is to be told of the gates, of the run of a few rows."""
+    """Compute the exponents and count the gates of a few rows."""
     lyapunov = exponents_of(cell, params, few, LEADING, few.xs.shape[0] // 10)
     return lyapunov, watch(cell, params, few.start, few.xs)
+
+
+def _look_back(
+    cell: Cell,
+    params: Params,
+    few: Trajectory,
+    injected: Array,
+    sample: tuple[np.ndarray, np.ndarray, bool],
+    key: Array | None,
+    initial: bool,
+) -> tuple[Flow, Jacobians]:
+    """Compute the flow of a sample, as `chosen`, and its Jacobians; their bound is not in it yet.
+
+    few: the run of the rows of the sample. initial: whether s_0 was made from params.
+    """
+    times, rows, exact = sample
+    time, batch = injected.shape[:2]
+    size = few.entries
+    m = min(PROBES, max(4, 2 * batch // len(rows)), size)
+    ends = np.concatenate([block[:, -1] for block in blocks(time)]).clip(max=time)
+    found, (frobenius, spectral) = terms_in_blocks(
+        cell,
+        params,
+        few._replace(batch_shape=()),
+        injected,
+        np.asarray(times, np.int32),
+        np.asarray(rows, np.int32),
+        key,
+        made_for=few.batch_shape if initial else None,
+        m=m,
+    )
+    lags = np.arange(time + 1)
+    flow = Flow(lags, by_lag=None, ends=ends, times=times, rows=rows, exact=exact, **found)
+    return flow, Jacobians(ends, frobenius, spectral, None, time - 1, m == size, m)
 
 
 def _parts(
     cell: Cell, params: Params, flow: Flow, jacobians: Jacobians, lyapunov: Lyapunov, watched: Any
 ) -> dict[str, Any]:
-    """What is found, by the names that a report has for it.
+    """Collect the parts by their names in a `Report`.
 
-    The spectrum is the part of the host, which needs not wait for the device.
+    The host computes the spectrum, without waiting for the device.
     """
     spectrum = spectrum_of("diagnose", cell, params)
-    # A cell whose bound has a ‖U‖ has no other matrix.
+    # A cell with a bound has a single matrix, U.
     norm = spectrum.matrices[0].singular_values[0] if spectrum.matrices else None
-    bound = bound_of(cell, params, jacobians.lags, norm)
     return {
         "flow": flow,
-        "jacobians": jacobians._replace(bound=bound),
+        "jacobians": jacobians._replace(bound=bound_of(cell, params, jacobians.lags, norm)),
         "lyapunov": lyapunov,
         "spectrum": spectrum,
-        "saturation": told(cell, params, watched),
+        "saturation": counted(cell, params, watched),
     }
-
-
-def _sentences(
-    cell: Cell,
-    params: Params,
-    steps: int,
-    statistics: optim.Statistics | None,
-    *,
-    flow: Flow,
-    jacobians: Jacobians,
-    lyapunov: Lyapunov,
-    spectrum: Spectrum,
-    saturation: Saturation,
-) -> tuple[Sentence, ...]:
-    """What the parts say, the gradient first."""
-    sentences = (
-        words.of_the_gradient(flow, cell, params, saturation),
-        words.of_the_reach(flow),
-        words.of_lyapunov(lyapunov),
-        words.of_the_weights(spectrum, jacobians),
-        *gate_words.of_the_memories(saturation, cell, params, steps),
-        *gate_words.of_stuck_gates(saturation),
-        *gate_words.of_saturated_units(saturation),
-        *words.of_the_optimizer(statistics),
-    )
-    return tuple(sentence for sentence in sentences if sentence is not None)

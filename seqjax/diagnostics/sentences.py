@@ -1,4 +1,4 @@
-"""What the numbers of a diagnosis say in plain words, and what to try: one rule in each function."""
+"""What the numbers of a diagnosis mean in words, and what to try: one rule in each function."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from seqjax.cell import Cell, Params, leaves
 from seqjax.diagnostics.by_lag import Flow
 from seqjax.diagnostics.exponents import Lyapunov
-from seqjax.diagnostics.gate_counts import Saturation
+from seqjax.diagnostics.gate_counts import Saturation, Values
 from seqjax.diagnostics.matrices import Spectrum
 from seqjax.diagnostics.products import Jacobians
 from seqjax.diagnostics.trajectory import NonFinite, Trajectory, not_finite
@@ -18,7 +18,7 @@ from seqjax.initializers import Orthogonal, as_rule
 from seqjax.optim import Statistics
 
 SHORT = 0.1
-"""A half-life below this share of the steps is short: after all the steps less than 1/1000 is left."""
+"""A half-life below this share of the steps is short: over all steps less than 1/1000 is left."""
 
 GROWN = 10.0
 """A gradient that grows by more than this factor over the steps explodes."""
@@ -27,14 +27,14 @@ LEFT = 0.01
 """A truncation may lose this share of the gradient."""
 
 NEARLY_ALL = 0.9
-"""A reach above this share of the steps is all of them: nothing says that it ends there."""
+"""A reach above this share of the steps counts as all of them."""
 
 MOSTLY = 0.5
 """More than this share of the values is most of them."""
 
 
 class Sentence(NamedTuple):
-    """A finding, what to try where a rule says so, and the numbers that both rest on."""
+    """A finding, the numbers that it rests on, and advice where a rule gives any."""
 
     text: str
     numbers: dict[str, Any]
@@ -45,14 +45,40 @@ class Sentence(NamedTuple):
         return self.text if self.advice is None else f"{self.text} Try {self.advice}."
 
 
+def all_of(
+    cell: Cell,
+    params: Params,
+    steps: int,
+    statistics: Statistics | None,
+    *,
+    flow: Flow,
+    jacobians: Jacobians,
+    lyapunov: Lyapunov,
+    spectrum: Spectrum,
+    saturation: Saturation,
+) -> tuple[Sentence, ...]:
+    """Put the parts of a report into words, the gradient first."""
+    sentences = (
+        of_the_gradient(flow, cell, params, saturation),
+        of_the_reach(flow),
+        of_lyapunov(lyapunov),
+        of_the_weights(spectrum, jacobians),
+        *of_the_memories(saturation, cell, params, steps),
+        *of_saturated_gates(saturation),
+        *of_saturated_units(saturation),
+        *of_the_optimizer(statistics),
+    )
+    return tuple(sentence for sentence in sentences if sentence is not None)
+
+
 def of_non_finite(found: NonFinite, params: Params, path: Trajectory) -> Sentence:
-    """Where the first state is that is not finite, and what made it so."""
+    """Say which state is the first that is not finite, and what made it so."""
     step = max(found.step, 0)
     row = int(np.ravel_multi_index(found.row, path.batch_shape)) if found.row else 0
     broken = not_finite("params", params)
     inputs = np.asarray(jnp.all(jnp.isfinite(path.xs[: step + 1, row]), axis=-1))
-    before = [leaf[step, row] for leaf in jax.tree.leaves(path.before) if _inexact(leaf)]
-    largest = max((float(jnp.max(jnp.abs(leaf), initial=0)) for leaf in before), default=0.0)
+    floating = [s for s in jax.tree.leaves(path.before) if jnp.issubdtype(s.dtype, jnp.inexact)]
+    largest = max((float(jnp.max(jnp.abs(s[step, row]), initial=0)) for s in floating), default=0.0)
     numbers = {**found._asdict(), "params": broken, "largest_before": largest}
     text = str(found)
     if broken:
@@ -61,23 +87,23 @@ def of_non_finite(found: NonFinite, params: Params, path: Trajectory) -> Sentenc
         return Sentence(text, numbers, "an earlier checkpoint, and sj.optim.skip_non_finite")
     if not inputs.all():
         bad = int(np.flatnonzero(~inputs)[0])
-        return Sentence(
-            f"{text}: xs[{bad}] of that row is not finite.",
-            {**numbers, "input": bad},
-            "to find it in the data; lengths= keeps NaN in padding out",
-        )
+        text += f": xs[{bad}] of that row is not finite."
+        advice = "to find it in the data; lengths= keeps NaN in padding out"
+        return Sentence(text, {**numbers, "input": bad}, advice)
     text += f"; the largest number in the state before it is {largest:.3g}."
     return Sentence(text, numbers, "smaller recurrent weights, or sj.LayerNorm")
 
 
 def of_the_loss(step: int) -> Sentence:
-    """A loss whose gradient is not finite, though all states are."""
-    text = f"All states are finite, but ∂L/∂y at step {step} is not: the fault lies in the loss."
+    """Report a loss whose gradient is not finite, though all states are."""
+    text = (
+        f"All states are finite, but ∂L/∂y at step {step} is not: look for the error in the loss."
+    )
     return Sentence(text, {"step": step}, "sj.losses, which are computed from logits")
 
 
 def of_the_derivative(leaf: str) -> Sentence:
-    """A gradient that is not finite, though all states and ∂L/∂y are."""
+    """Report a gradient that is not finite, though all states and ∂L/∂y are."""
     text = (
         f"All states are finite, and so is ∂L/∂y, but ∂L/∂params{leaf} is not: a derivative within a "
         "step is infinite."
@@ -86,7 +112,7 @@ def of_the_derivative(leaf: str) -> Sentence:
 
 
 def of_the_gradient(flow: Flow, cell: Cell, params: Params, gates: Saturation) -> Sentence:
-    """How the gradient changes with the lag, and how to make it last or stay small."""
+    """Say how the gradient changes with the lag, and how to preserve it or keep it small."""
     steps = int(flow.lags[-1])
     numbers: dict[str, Any] = {"steps": steps}
     norms = flow.mean_norms()
@@ -94,36 +120,84 @@ def of_the_gradient(flow: Flow, cell: Cell, params: Params, gates: Saturation) -
         text = "To first order the loss does not depend on the outputs: ∂L/∂y is 0 at every step."
         return Sentence(text, numbers, "a loss that is computed from the ys that it is given")
     if not np.any(norms != 0):
-        text = "No gradient reaches any earlier state: to first order what a step emits depends on its "
-        return Sentence(f"{text}input alone.", numbers)
+        text = (
+            "No gradient reaches any earlier state: to first order the output of a step depends on "
+        )
+        return Sentence(f"{text}its input alone.", numbers)
     if not np.all(np.isfinite(norms)):
         lag = int(np.flatnonzero(~np.isfinite(norms))[0])
         text = f"The gradient overflows: {lag} steps back it is beyond {flow.lag_norms.dtype}."
-        return Sentence(text, {**numbers, "overflow_lag": lag}, _against_growth())
+        return Sentence(text, {**numbers, "overflow_lag": lag}, AGAINST_GROWTH)
     slope, used = decay(np.asarray(flow.lag_norms))
-    if used == 0:
-        return Sentence(_of_one_lag(int(flow.times[-1])), numbers)
+    if used == 0:  # no two lags to compare
+        if flow.times[-1] == 0:
+            text = "The loss enters at the first step alone, before which there is a single state."
+        else:
+            text = "From each step of the loss the gradient reaches a single state; at all others it is "
+            text += "below a millionth of that."
+        return Sentence(text, numbers)
     change = math.exp(min(abs(slope) * used, 700.0))
     numbers |= {"nats_per_step": slope, "lags_fitted": used, "change": change}
     if change < 2:
         over = "1 step" if used == 1 else f"{used} steps"
         return Sentence(f"The gradient keeps its size within a factor of 2 over {over}.", numbers)
     n = math.log(2) / abs(slope)
+    digits = f"{n:.2g}" if n < 10 else f"{n:.0f}"
+    every = "step" if digits == "1" else f"{digits} steps"
     if slope < 0:
         advice = _against_vanishing(cell, params, gates, steps) if n < SHORT * steps else None
-        text = f"The gradient falls by half every {_steps(n)}."
-        return Sentence(text, {**numbers, "half_life": n}, advice)
-    advice = _against_growth() if change > GROWN else None
-    text = f"The gradient doubles every {_steps(n)}."
-    return Sentence(text, {**numbers, "doubling": n}, advice)
+        return Sentence(f"The gradient halves every {every}.", {**numbers, "half_life": n}, advice)
+    advice = AGAINST_GROWTH if change > GROWN else None
+    return Sentence(f"The gradient doubles every {every}.", {**numbers, "doubling": n}, advice)
+
+
+AGAINST_GROWTH = (
+    "clipping, sj.optim.clipped_adamw(clip_norm=1.0), and recurrent weights that start smaller, "
+    "recurrent_init=sj.initializers.SpectralRadius(0.9)"
+)
+
+
+def _against_vanishing(cell: Cell, params: Params, gates: Saturation, steps: int) -> str:
+    """Advise gates that keep for longer, or a cell with gates."""
+    if gates.memories:
+        return "gates that start by keeping longer, see below"
+    rules = [getattr(leaf.cell, "recurrent_init", "orthogonal") for leaf in leaves(cell, params)]
+    already = all(isinstance(as_rule(rule), Orthogonal) for rule in rules)
+    orthogonal = "" if already else " or are orthogonal"
+    return (
+        f"a gated cell, such as sj.LSTM with forget_bias=sj.initializers.Chrono({steps}), or recurrent "
+        f"weights that start at the identity (sj.IRNN){orthogonal}"
+    )
+
+
+def decay(norms: np.ndarray) -> tuple[float, int]:
+    """Fit the slope of log norm over the lag, in nats per step; also return the span of lags used.
+
+    The fit is least squares with one slope and one offset for each time, since the loss enters more at
+    some steps than at others. It leaves out lag 0 and norms below 10⁻⁶ of the largest of their time.
+    With fewer than two lags the slope is 0.
+
+    Args:
+        norms: [times, lags].
+    """
+    across, products, span = 0.0, 0.0, 0
+    for row in np.asarray(norms, np.float64):
+        lags = np.flatnonzero(row > 1e-6 * row[1:].max(initial=0))
+        lags = lags[lags > 0]
+        if lags.size > 1:
+            heights, offsets = np.log(row[lags]), lags - lags.mean()
+            across += float(np.sum(offsets**2))
+            products += float(np.sum(offsets * (heights - heights.mean())))
+            span = max(span, int(lags[-1] - lags[0]))
+    return (products / across if across else 0.0), span
 
 
 def of_the_reach(flow: Flow) -> Sentence | None:
-    """How far back the gradient comes from, and where it may be truncated.
+    """Say how far back the gradient comes from, and where it may be truncated.
 
-    Told of the recurrent kernel where there is one. A later lag than that of the first step has only
-    what a state that is made from params brings. Nothing is told where there is no gradient, none that
-    is finite, or no step before the loss.
+    The share is that of the recurrent kernel if there is one. Lags beyond the first step hold only what
+    an initial state that is made from params contributes. None if there is no gradient, it is not
+    finite, or the loss enters at the first step alone.
     """
     span = int(flow.times[-1]) + 1 if flow.times.size else 0
     shares, rests = np.asarray(flow.total_shares), np.asarray(flow.total_rest)
@@ -144,7 +218,9 @@ def of_the_reach(flow: Flow) -> Sentence | None:
             ((name, left),) = kernels.items()
             of = f"∂L/∂params{name}"
         text = f"Steps more than {lag} back contribute {percent(left)} of {of}."
-        return Sentence(text, numbers, f"sj.tbptt(k1, k2={max(lag, 1)}), which reaches so far back")
+        return Sentence(
+            text, numbers, f"sj.tbptt(k1, k2={max(lag, 1)}), which reaches that far back"
+        )
     if span < flow.lags[-1]:
         text = f"The gradient comes from all {span} steps up to the last at which the loss enters."
         return Sentence(text, numbers)
@@ -155,19 +231,19 @@ def of_the_reach(flow: Flow) -> Sentence | None:
 
 
 def of_lyapunov(found: Lyapunov) -> Sentence:
-    """Whether nearby states meet or part."""
+    """Say whether nearby states converge or diverge."""
     largest = float(np.mean(np.asarray(found.exponents)[:, 0]))
     numbers = {"largest": largest, "steps": found.steps}
-    told = f"the largest Lyapunov exponent is {largest:.3g} nats per step"
+    exponent = f"the largest Lyapunov exponent is {largest:.3g} nats per step"
     if abs(largest) * found.steps < math.log(2):
-        return Sentence(f"Nearby states keep their distance: {told}.", numbers)
+        return Sentence(f"Nearby states keep their distance: {exponent}.", numbers)
     if largest < 0:
-        return Sentence(f"Nearby states meet: {told}.", numbers)
-    return Sentence(f"Nearby states part, as in chaos: {told}.", numbers, _against_growth())
+        return Sentence(f"Nearby states converge: {exponent}.", numbers)
+    return Sentence(f"Nearby states diverge, as in chaos: {exponent}.", numbers, AGAINST_GROWTH)
 
 
 def of_the_weights(found: Spectrum, jacobians: Jacobians) -> Sentence | None:
-    """What the recurrent matrices alone say, by the bound where there is one."""
+    """Say what follows from the recurrent matrices alone, by the bound if there is one."""
     if not found.matrices:
         return None
     radius = max((m.radius for m in found.matrices if m.radius is not None), default=math.nan)
@@ -175,24 +251,24 @@ def of_the_weights(found: Spectrum, jacobians: Jacobians) -> Sentence | None:
     numbers = {"radius": radius, "largest_singular_value": largest}
     text = f"The largest spectral radius of a recurrent matrix is {radius:.3g}"
     if jacobians.bound is None or len(jacobians.bound) < 2:
-        return Sentence(f"{text}; its weights alone give this cell no bound.", numbers)
+        return Sentence(f"{text}; the weights alone give no bound for this cell.", numbers)
     factor = float(jacobians.bound[1])
-    numbers["bound_per_step"] = factor
     if factor < 1:
-        text += f"; as γ‖U‖ is {factor:.3g}, every step back shrinks the gradient to that or less"
-        return Sentence(f"{text}.", numbers)
-    may = (
-        "no step back makes the gradient grow" if factor < 1 + 1e-4 else "it may grow, but need not"
-    )
-    return Sentence(f"{text}; as γ‖U‖ is {factor:.3g}, {may}.", numbers)
+        follows = "every step back shrinks the gradient to that or less"
+    elif factor < 1 + 1e-4:
+        follows = "no step back makes the gradient grow"
+    else:
+        follows = "it may grow, but need not"
+    numbers["bound_per_step"] = factor
+    return Sentence(f"{text}; as γ‖U‖ is {factor:.3g}, {follows}.", numbers)
 
 
 def of_the_optimizer(found: Statistics | None) -> list[Sentence]:
-    """How often gradients were clipped or skipped."""
+    """Say how often gradients were clipped or skipped."""
     sentences = []
     if found is not None and found.steps is not None and np.sum(found.steps) > 0:
-        told = (found.clip_rate, found.norm_before, found.norm_after)
-        rate, before, after = (float(np.mean(np.asarray(value))) for value in told)
+        means = (found.clip_rate, found.norm_before, found.norm_after)
+        rate, before, after = (float(np.mean(np.asarray(value))) for value in means)
         text = f"The optimizer clipped {percent(rate)} of {int(np.sum(found.steps))} steps; the"
         text += f" last gradient had norm {before:.3g} before and {after:.3g} after."
         advice = "a higher clip_norm, or a lower learning rate" if rate > MOSTLY else None
@@ -204,68 +280,84 @@ def of_the_optimizer(found: Statistics | None) -> list[Sentence]:
     return sentences
 
 
-def decay(norms: np.ndarray) -> tuple[float, int]:
-    """The slope of log norm over the lag, in nats per step, and over how many lags it was taken.
-
-    norms: [times, lags]. Least squares with one slope and, for each time, a height of its own, since
-    the loss enters more at some steps than at others. From lag 1 on, without zeros and without what has
-    fallen below 10⁻⁶ of the largest at that time. With fewer than two lags the slope is 0.
-    """
-    across, products, span = 0.0, 0.0, 0
-    for row in np.asarray(norms, np.float64):
-        lags = np.flatnonzero(row > 1e-6 * row[1:].max(initial=0))
-        lags = lags[lags > 0]
-        if lags.size > 1:
-            heights, offsets = np.log(row[lags]), lags - lags.mean()
-            across += float(np.sum(offsets**2))
-            products += float(np.sum(offsets * (heights - heights.mean())))
-            span = max(span, int(lags[-1] - lags[0]))
-    return (products / across if across else 0.0), span
-
-
-def _of_one_lag(last: int) -> str:
-    """Of a gradient that has no two lags to be compared. last: the last step of the loss."""
-    if last == 0:
-        return "The loss enters at the first step alone, and before that there is a single state."
-    return (
-        "Of each step of the loss the gradient reaches a single state; at all others it is below a "
-        "millionth of that."
-    )
+def of_the_memories(found: Saturation, cell: Cell, params: Params, steps: int) -> list[Sentence]:
+    """Say how long the gates of each layer keep its memory."""
+    advised = {leaf.name: leaf.cell.longer_memory for leaf in leaves(cell, params)}
+    sentences = []
+    for memory in found.memories:
+        forget = next((v for v in found.values if _layer(v) == memory.name and _forgets(v)), None)
+        where = f"In {memory.name} the" if memory.name else "The"
+        text = f"{where} memory keeps {percent(memory.keep)} at each step by its gates"
+        numbers: dict[str, Any] = {"keep": memory.keep, "half_life": memory.half_life}
+        if forget is not None:
+            text = f"{where} {_open_and_shut(forget)}"
+            numbers |= {"open": forget.open, "shut": forget.shut}
+        if math.isinf(memory.half_life):
+            text += "; by its gates alone a memory lasts."
+        else:
+            text += f"; by them alone half of a memory is left after {memory.half_life:.2g} steps."
+        short = steps > 1 and memory.half_life < SHORT * steps
+        advice = advised[memory.name] if short else None
+        sentences.append(Sentence(text, numbers, advice and advice.format(steps=steps)))
+    return sentences
 
 
-def _against_vanishing(cell: Cell, params: Params, gates: Saturation, steps: int) -> str:
-    """By what there is: gates that can keep longer, or none."""
-    if gates.memories:
-        return "gates that start by keeping longer, see below"
-    rules = [getattr(leaf.cell, "recurrent_init", "orthogonal") for leaf in leaves(cell, params)]
-    already = all(isinstance(as_rule(rule), Orthogonal) for rule in rules)
-    orthogonal = "" if already else " or are orthogonal"
-    return (
-        f"a gated cell, such as sj.LSTM with forget_bias=sj.initializers.Chrono({steps}), or recurrent "
-        f"weights that start at the identity (sj.IRNN){orthogonal}"
-    )
+def of_saturated_gates(found: Saturation) -> list[Sentence]:
+    """Report the other gates that are open or shut most of the time."""
+    return [
+        Sentence(
+            f"The {_open_and_shut(v, _in_layer(v))}, where they learn little.",
+            {"open": v.open, "shut": v.shut},
+            "smaller inputs, or sj.LayerNorm",
+        )
+        for v in found.values
+        if v.gate and v.saturated > MOSTLY and not _forgets(v)
+    ]
 
 
-def _against_growth() -> str:
-    """Clipping keeps the step small; smaller weights keep the gradient small."""
-    return (
-        "clipping, sj.optim.clipped_adamw(clip_norm=1.0), and recurrent weights that start smaller, "
-        "recurrent_init=sj.initializers.SpectralRadius(0.9)"
-    )
-
-
-def _steps(number: float) -> str:
-    """As "every" takes it: "7.3 steps", "40 steps", "step"."""
-    shown = f"{number:.2g}" if number < 10 else f"{number:.0f}"
-    return "step" if shown == "1" else f"{shown} steps"
+def of_saturated_units(found: Saturation) -> list[Sentence]:
+    """Report the tanh units that are saturated most of the time."""
+    return [
+        Sentence(
+            f"The tanh units {_letter(v)}{_in_layer(v)} are beyond ±0.9 {percent(v.saturated)} of "
+            "the time, where they learn little.",
+            {"saturated": v.saturated},
+            "smaller inputs, smaller initial weights, or sj.LayerNorm",
+        )
+        for v in found.values
+        if not v.gate and v.saturated > MOSTLY
+    ]
 
 
 def percent(share: float) -> str:
-    """Two digits, and no false zero."""
+    """A share in percent with two digits; a small one is never shown as 0."""
     if share != 0 and abs(share) < 0.0001:
         return "less than 0.01 %"
     return f"{100 * share:.2g} %" if abs(share) < 0.995 else f"{100 * share:.0f} %"
 
 
-def _inexact(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+GATES = {"f": "forget", "i": "input", "o": "output", "z": "update", "r": "reset"}
+"""What gates are called, by their letters."""
+
+
+def _layer(v: Values) -> str:
+    return v.name.rpartition(" ")[0]
+
+
+def _letter(v: Values) -> str:
+    return v.name.rpartition(" ")[2]
+
+
+def _in_layer(v: Values) -> str:
+    return f" of {_layer(v)}" if _layer(v) else ""
+
+
+def _forgets(v: Values) -> bool:
+    return v.gate and _letter(v) in ("f", "z")
+
+
+def _open_and_shut(v: Values, of_layer: str = "") -> str:
+    gate = GATES.get(_letter(v), _letter(v))
+    return (
+        f"{gate} gates{of_layer} are open {percent(v.open)} of the time and shut {percent(v.shut)}"
+    )

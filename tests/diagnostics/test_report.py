@@ -18,7 +18,7 @@ from seqjax.diagnostics import sentences as words
 from seqjax.diagnostics.exponents import _exponents
 from seqjax.diagnostics.gate_counts import watch
 from seqjax.diagnostics.products import _products
-from seqjax.diagnostics.sample import _look_back
+from seqjax.diagnostics.terms import terms_in_blocks
 from seqjax.diagnostics.trajectory import _walk, walk
 from tests.programs import decompositions
 
@@ -51,7 +51,7 @@ def advice(report):
 def test_a_vanishing_gradient_is_told_by_its_half_life_and_its_reach():
     report = sj.diagnose(*linear(0.5), noise(40, 2, 3), last_step)
     first, reach, meet, weights = report.sentences
-    assert first.text == "The gradient falls by half every step."
+    assert first.text == "The gradient halves every step."
     np.testing.assert_allclose(first.numbers["half_life"], 1, rtol=1e-3)
     assert first.advice is not None
     assert "sj.LSTM" in first.advice
@@ -61,7 +61,7 @@ def test_a_vanishing_gradient_is_told_by_its_half_life_and_its_reach():
     assert 4 <= reach.numbers["lag"] <= 9
     assert f"sj.tbptt(k1, k2={reach.numbers['lag']})" in str(reach)
     assert reach.numbers["left"] <= 0.01
-    assert meet.text.startswith("Nearby states meet")
+    assert meet.text.startswith("Nearby states converge")
     np.testing.assert_allclose(meet.numbers["largest"], math.log(0.5), rtol=1e-5)
     np.testing.assert_allclose(weights.numbers["bound_per_step"], 0.5, rtol=1e-6)
     assert "as γ‖U‖ is 0.5, every step back shrinks the gradient" in weights.text
@@ -75,7 +75,7 @@ def test_an_exploding_gradient_is_told_and_clipping_is_advised():
     assert "clipped_adamw" in str(first)
     assert reach.text == "The gradient comes from all 40 steps."
     assert reach.advice is None
-    assert part.text.startswith("Nearby states part")
+    assert part.text.startswith("Nearby states diverge")
     assert weights.text.endswith("as γ‖U‖ is 1.25, it may grow, but need not.")
 
 
@@ -217,7 +217,7 @@ def test_any_axes_of_batch_are_diagnosed_and_the_report_says_what_it_saw(batch):
     seen = ", ".join(map(str, report.flow.rows))
     assert len(report.flow.rows) == rows
     assert f"rows {seen} of the batch" in str(report)
-    assert "The gradient falls by half every step." in str(report)
+    assert "The gradient halves every step." in str(report)
     # The loss of each step is followed: two of the one row, or three of four of the six.
     assert len(report.flow.times) == (2 if rows == 1 else 3)
 
@@ -227,7 +227,7 @@ def test_what_has_no_steps_or_no_future_free_step_is_refused():
     with pytest.raises(ValueError, match=r"diagnose: xs has shape .* at least 1 step and 1 row"):
         sj.diagnose(cell, params, noise(0, 2, 3), last_step)
     both = sj.Bidirectional(cell, cell)
-    with pytest.raises(ValueError, match="diagnose: cell: expected one that is causal"):
+    with pytest.raises(ValueError, match="diagnose: cell: expected a causal cell"):
         sj.diagnose(both, both.init(jax.random.key(0), 3), noise(4, 2, 3), last_step)
 
 
@@ -239,7 +239,7 @@ def test_a_loss_that_does_not_see_the_outputs_is_told_and_nothing_is_said_of_its
         "To first order the loss does not depend on the outputs: ∂L/∂y is 0"
     )
     assert first.advice == "a loss that is computed from the ys that it is given"
-    assert meet.text.startswith("Nearby states meet")
+    assert meet.text.startswith("Nearby states converge")
     assert "spectral radius" in weights.text
 
 
@@ -268,7 +268,7 @@ def test_a_loss_that_sees_one_row_is_followed_in_that_row():
     assert report.flow is not None
     assert report.flow.exact
     assert list(report.flow.rows) == [4]
-    assert report.sentences[0].text == "The gradient falls by half every step."
+    assert report.sentences[0].text == "The gradient halves every step."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +295,7 @@ def test_a_state_that_reaches_one_output_or_none_is_told_as_such():
         return sj.diagnose(cell, params, noise(10, 2, 2), last_step)
 
     first, reach, *_ = report_of(Delay(2)).sentences
-    assert first.text.startswith("Of each step of the loss the gradient reaches a single state")
+    assert first.text.startswith("From each step of the loss the gradient reaches a single state")
     assert reach.text == "Steps more than 1 back contribute 0 % of the gradient."
     first, reach, *_ = report_of(Delay(2, past=False)).sentences
     assert first.text.startswith("No gradient reaches any earlier state")
@@ -480,10 +480,9 @@ def test_all_parts_take_at_most_ten_times_the_operations_of_a_backward_pass_of_t
     assert report.jacobians is not None
     few, times = path.take_rows(report.flow.rows), report.flow.times
     back = functools.partial(
-        _look_back,
+        terms_in_blocks,
         cell,
-        batch_shape=path.batch_shape,
-        initial=True,
+        made_for=path.batch_shape,
         m=report.jacobians.probes,
     )
     total = operations(
@@ -539,9 +538,7 @@ def test_no_part_decomposes_several_matrices_at_once(rows):
     grown = lambda p: _exponents(cell, p, path.start, path.before, path.xs, 4, 1)
     products = lambda p: _products(cell, p, path.start, path.before, path.xs, 4)
     times, whole = jnp.arange(3), jnp.arange(rows)
-    back = lambda p: _look_back(
-        cell, p, path, path.ys, times, whole, None, batch_shape=(), initial=False, m=4
-    )
+    back = lambda p: terms_in_blocks(cell, p, path, path.ys, times, whole, None, made_for=None, m=4)
     for part in (grown, products, back):
         shapes = decompositions(jax.make_jaxpr(part)(params).jaxpr)
         assert shapes

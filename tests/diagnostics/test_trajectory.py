@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import seqjax as sj
-from seqjax.diagnostics.norms import norm, norms
+from seqjax.diagnostics.products import norm, norms
 from seqjax.diagnostics.trajectory import evenly, first_non_finite, walk
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
