@@ -321,17 +321,17 @@ def read_csv(
     rows = collect("read_csv", header.path, lines, lambda line: line.parse(row), mode, "rows")
     table = np.array([values for values, _ in rows], np.float64)
     missing = np.isnan(table)
-    if missing.any():
-        first, column = np.argwhere(missing)[0]
-        message = "%s: interpolated %d of %d values; the first: line %d, column %r"
-        where = lines[first].number, chosen[column]
-        logger.warning(message, header.path, missing.sum(), missing.size, *where)
     for name, values, hole in zip(chosen, table.T, missing.T, strict=True):
         if hole.all():
             raise ValueError(
                 f"{header.path}, column {name!r}: expected a number to interpolate from"
             )
         values[hole] = np.interp(np.flatnonzero(hole), np.flatnonzero(~hole), values[~hole])
+    if missing.any():
+        first, column = np.argwhere(missing)[0]
+        message = "%s: interpolated %d of %d values; the first: line %d, column %r"
+        where = lines[first].number, chosen[column]
+        logger.warning(message, header.path, missing.sum(), missing.size, *where)
     return TimeSeries(tuple(chosen), table, tuple(date for _, found in rows for date in found))
 
 
