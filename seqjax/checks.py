@@ -168,11 +168,12 @@ def differentiable(name: str, tree: Any) -> None:
             )
 
 
-def package(name: str, needed: str, extra: str) -> Any:
-    """Import the package `needed`, which `name` uses, or say which extra of seqjax brings it."""
+def package(name: str, module: str, extra: str, distribution: str | None = None) -> Any:
+    """Import `module`, which `name` uses, or say which extra of seqjax installs its distribution."""
     try:
-        return importlib.import_module(needed)
+        return importlib.import_module(module)
     except ImportError:
+        needed = module if distribution is None else distribution
         raise ImportError(
             f"{name} needs the {needed} package: pip install 'seqjax[{extra}]'"
         ) from None

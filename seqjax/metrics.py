@@ -155,14 +155,9 @@ def corpus_bleu(
             f"corpus_bleu: {len(hypotheses)} hypotheses but {len(references)} references; "
             "expected as many, and at least one"
         )
-    try:
-        from sacrebleu.metrics.bleu import BLEU as Sacrebleu
-    except ImportError:
-        raise ImportError(
-            "corpus_bleu needs the sacrebleu package: pip install 'seqjax[text]'"
-        ) from None
+    sacrebleu = checks.package("corpus_bleu", "sacrebleu", "text")
     # `force` silences a warning about tokenised text, which "none" asks for.
-    metric = Sacrebleu(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
+    metric = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase, force=tokenize == "none")
     found = metric.corpus_score(list(hypotheses), [list(references)])
     return BLEU(float(found.score), str(metric.get_signature()))
 

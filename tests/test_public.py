@@ -149,7 +149,9 @@ def imported(*folders):
                 names.add(node.module.split(".")[0])
             elif isinstance(node, ast.Call) and ast.unparse(node.func) in PACKAGE_AT:
                 name = node.args[PACKAGE_AT[ast.unparse(node.func)]]
-                names |= {name.value.split(".")[0]} if isinstance(name, ast.Constant) else set()
+                names |= (
+                    {str(name.value).split(".")[0]} if isinstance(name, ast.Constant) else set()
+                )
     scripts = {file.stem for file in (ROOT / "examples").glob("*.py")}
     own = {"seqjax", "benchmarks", "docs", "examples", "tests", *scripts}
     return names - sys.stdlib_module_names - own

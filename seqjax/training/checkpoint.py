@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from seqjax import checks
 from seqjax.training.state import TrainState
 
 
@@ -22,12 +23,8 @@ class Checkpoints:
 
     def __init__(self, directory: str | os.PathLike[str], keep: int = 2) -> None:
         """Make the folder where there is none."""
-        try:
-            import orbax.checkpoint as ocp  # lazily: it takes seconds
-        except ImportError:
-            raise ImportError(
-                "Checkpoints needs the orbax-checkpoint package: pip install 'seqjax[train]'"
-            ) from None
+        # Here and not above, as the import takes seconds.
+        ocp = checks.package("Checkpoints", "orbax.checkpoint", "train", "orbax-checkpoint")
         self._ocp: Any = ocp
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=False, create=True
