@@ -1,7 +1,6 @@
 """Beam search: the likeliest sequences, instead of one that is drawn."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -285,6 +284,6 @@ def _check_search(
         )
     if stop is not None:
         checks.size("beam_search: stop", stop)
-    if checks.is_number(alpha) and not 0 <= alpha < math.inf:
-        raise ValueError(f"beam_search: alpha: expected a number of at least 0, got {alpha!r}")
+    if checks.is_number(alpha):
+        checks.not_negative("beam_search: alpha", alpha)
     checks.one_of("beam_search: penalty", penalty, PENALTIES)

@@ -1,7 +1,6 @@
 """Words that came lately come again: a language model beside a memory of its own recent outputs."""
 
 import dataclasses
-import math
 from typing import NamedTuple
 
 import jax
@@ -77,8 +76,8 @@ class ContinuousCache:
         self, params: LanguageModelParams, sharpness: ArrayLike = 0.3, weight: ArrayLike = 0.1
     ) -> ContinuousCacheParams:
         """The params of a model with θ, at least 0, and λ in [0, 1); arrays are not looked at."""
-        if checks.is_number(sharpness) and not 0 <= sharpness < math.inf:
-            raise ValueError(f"ContinuousCache: sharpness: expected at least 0, got {sharpness}")
+        if checks.is_number(sharpness):
+            checks.not_negative("ContinuousCache: sharpness", sharpness)
         if checks.is_number(weight):
             checks.fraction("ContinuousCache: weight", weight)
         numbers = (jnp.asarray(value, jnp.float32) for value in (sharpness, weight))

@@ -164,10 +164,8 @@ class Generator:
         Raises a ValueError for steps below 1 and a temperature below 0.
         """
         checks.positive("Generator.generate: steps", steps)
-        if checks.is_number(temperature) and not temperature >= 0:
-            raise ValueError(
-                f"Generator.generate: temperature: expected at least 0, got {temperature!r}"
-            )
+        if checks.is_number(temperature):
+            checks.not_negative("Generator.generate: temperature", temperature)
         return _generate(
             self, params, key, condition, temperature, prompt, steps=steps, batch_shape=batch_shape
         )

@@ -153,7 +153,7 @@ def test_what_makes_no_cache_is_refused():
     cache, params, tokens, resets = problem()
     with pytest.raises(ValueError, match="ContinuousCache: size"):
         sj.models.ContinuousCache(MODEL, 0)
-    with pytest.raises(ValueError, match="sharpness: expected at least 0, got -1"):
+    with pytest.raises(ValueError, match="sharpness: expected a number of at least 0, got -1"):
         cache.around(params.model, sharpness=-1)
     with pytest.raises(ValueError, match="ContinuousCache: weight"):
         cache.around(params.model, weight=1.0)

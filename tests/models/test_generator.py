@@ -194,7 +194,7 @@ def test_bad_input_is_named():
         bare.apply(bare_params, tokens, jnp.ones(2, int))
     with pytest.raises(ValueError, match="steps: expected a positive integer, got 0"):
         bare.generate(bare_params, jax.random.key(0), steps=0)
-    with pytest.raises(ValueError, match="temperature: expected at least 0, got -1"):
+    with pytest.raises(ValueError, match="temperature: expected a number of at least 0, got -1"):
         bare.generate(bare_params, jax.random.key(0), steps=1, temperature=-1.0)
     with pytest.raises(ValueError, match="expected a cell without Bidirectional"):
         make(cell=sj.Bidirectional(sj.GRU(2), sj.GRU(2)))
