@@ -147,9 +147,7 @@ def diagnose(
     if bad is not None:
         return about((words.of_the_loss(bad),))
 
-    # As much as two backward passes of the batch: each step that is followed is one of its rows.
-    most = min(TIMES, max(1, 2 * injected.shape[1] // len(rows)))
-    sample = chosen(injected, most, ROWS)
+    sample = chosen(injected, sample_size(injected.shape[1], len(rows))[0], ROWS)
     if not np.array_equal(sample[1], rows):  # the loss sees others
         few = path.take_rows(sample[1])
         begun = _begin(cell, params, few)
@@ -161,6 +159,15 @@ def diagnose(
     statistics = None if opt_state is None else optim.statistics(opt_state)
     said = words.all_of(cell, params, steps, statistics, **parts)
     return about(said, statistics=statistics, **parts)
+
+
+def sample_size(batch: int, rows: int) -> tuple[int, int]:
+    """The most steps of the loss and the most probes that are followed in some rows.
+
+    As much as two backward passes of the batch: each step that is followed costs one of its rows.
+    """
+    size = 2 * batch // rows
+    return min(TIMES, max(1, size)), min(PROBES, max(4, size))
 
 
 def _begin(cell: Cell, params: Params, few: Trajectory) -> tuple[Lyapunov, Any]:
@@ -185,7 +192,7 @@ def _look_back(
     times, rows, exact = sample
     time, batch = injected.shape[:2]
     size = few.entries
-    m = min(PROBES, max(4, 2 * batch // len(rows)), size)
+    m = min(sample_size(batch, len(rows))[1], size)
     ends = np.concatenate([block[:, -1] for block in blocks(time)]).clip(max=time)
     found, (frobenius, spectral) = terms_in_blocks(
         cell,

@@ -277,24 +277,3 @@ def test_the_table_says_what_it_shows(x64):
     assert rows[-2][2] == "100.0%"
     assert "exact: every step" in text
     assert "a sample: the loss at steps 1, 4, rows 0 of the batch" in str(flow_of_elman(5, times=2))
-
-
-def assert_refused(match):
-    return pytest.raises(ValueError, match=match)
-
-
-def test_what_cannot_be_split_is_refused_in_a_sentence():
-    cell, params, xs = problem((2,), dtype=jnp.float32)
-    both = sj.Bidirectional(cell, cell)
-    with assert_refused("flow: cell: expected a causal cell.*diagnose each direction by itself"):
-        by_lag_of(both, both.init(jax.random.key(0), 2), xs, weighted)
-    with assert_refused("flow: loss: expected a real scalar"):
-        by_lag_of(cell, params, xs, lambda ys: ys)
-    with assert_refused("flow: loss: ∂L/∂y is not finite at step 2"):
-        by_lag_of(cell, params, xs, lambda ys: jnp.sum(ys[2]) * jnp.inf)
-    with assert_refused("flow: times: expected a positive integer, got 0"):
-        by_lag_of(cell, params, xs, weighted, times=0)
-    with assert_refused(r"flow: state\.h is not finite after step 3, row 1 of the batch"):
-        by_lag_of(cell, params, xs.at[3, 1].set(jnp.nan), weighted)
-    with assert_refused("^flow: xs has shape"):
-        by_lag_of(cell, params, xs[0, 0], weighted)

@@ -181,66 +181,12 @@ def test_the_spectrum_of_heads_diagonals_skips_and_stacks():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_what_cannot_be_computed_is_refused_in_a_sentence(x64):
-    cell = sj.Elman(3, param_dtype=jnp.float64)
-    params, xs = cell.init(jax.random.key(1), 2), inputs(4)
-    with pytest.raises(
-        ValueError, match="jacobians: end: expected a step below the 4 of xs, got 4"
-    ):
-        jacobians(cell, params, xs, end=4)
-    for end in (-1, 1.5, "a", True):
-        with pytest.raises(ValueError, match="jacobians: end: expected an integer of at least 0"):
-            jacobians(cell, params, xs, end=end)  # pyright: ignore[reportArgumentType] - refused
-    with pytest.raises(ValueError, match="jacobians: probes: expected a positive integer, got 0"):
-        jacobians(cell, params, xs, probes=0)
-    with pytest.raises(ValueError, match=r"jacobians: state\.h is not finite after step 1"):
-        jacobians(cell, params, xs.at[1].set(jnp.inf) * 0)
-    both = sj.Bidirectional(cell, cell)
-    with pytest.raises(ValueError, match="jacobians: cell: expected a causal cell"):
-        jacobians(both, both.init(jax.random.key(1), 2), xs)
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_params_of_another_cell_are_refused_by_name():
-    cell = sj.Elman(3)
-    params, others = cell.init(jax.random.key(1), 2), sj.LSTM(3).init(jax.random.key(1), 2)
-    lags = jnp.arange(3.0)
-    for wrong in (others, None, [params], sj.Elman(4).init(jax.random.key(1), 2)):
-        for name, call in (
-            ("factor", lambda wrong=wrong: factor(cell, wrong)),
-            ("bound", lambda wrong=wrong: bound(cell, wrong, lags)),
-            ("spectrum", lambda wrong=wrong: spectrum(cell, wrong)),
-        ):
-            with pytest.raises(
-                ValueError, match=rf"^{name}: params is .*Elman\(features=3\)\.init"
-            ):
-                call()
-    with pytest.raises(ValueError, match=r"^spectrum: cell is"):
-        spectrum(sj.LSTM, others)  # pyright: ignore[reportArgumentType] - refused
-    for wide in (1, 3, 5):  # any width of inputs is one
-        assert factor(cell, cell.init(jax.random.key(1), wide)) is not None
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_the_bound_takes_lags_as_a_list_and_refuses_what_is_no_row_of_numbers():
+def test_the_bound_takes_lags_as_a_list():
     cell = sj.Elman(3)
     params = cell.init(jax.random.key(1), 2)
     params = params._replace(recurrent_kernel=0.5 * jnp.eye(3))
     found = bound(cell, params, [0, 1, 2])  # pyright: ignore[reportArgumentType] - as users write it
     np.testing.assert_allclose(np.asarray(found), [1, 0.5, 0.25], rtol=1e-6)
-    for lags in (3, jnp.ones((2, 2)), "lags"):
-        with pytest.raises(ValueError, match=r"^bound: lags"):
-            bound(cell, params, lags)  # pyright: ignore[reportArgumentType] - refused
-
-
-def test_a_matrix_that_is_not_finite_is_named_by_its_leaf():
-    cell = sj.Stack((sj.Elman(3), sj.GRU(3)))
-    params = cell.init(jax.random.key(1), 2)
-    elman, gru = params.layers
-    gru = gru._replace(recurrent_kernel=gru.recurrent_kernel.at[0, 0].set(jnp.nan))
-    broken = params._replace(layers=(elman, gru))
-    with pytest.raises(ValueError, match=r"params\.layers\[1\]\.recurrent_kernel is not finite"):
-        spectrum(cell, broken)
 
 
 def test_singular_values_are_right_to_the_rounding_of_float32_where_they_differ_widely():

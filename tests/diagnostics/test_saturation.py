@@ -246,15 +246,6 @@ def test_each_layer_of_a_stack_has_its_own_line():
         np.testing.assert_array_equal(in_stack.histogram, by_itself.histogram)
 
 
-def test_a_run_without_steps_or_rows_has_no_shares():
-    cell, params = lstm_with_biases()
-    for xs in (jnp.ones((0, 3, 2)), jnp.ones((6, 0, 2))):
-        with pytest.raises(
-            ValueError, match=r"saturation: xs has shape .* at least 1 step and 1 row"
-        ):
-            saturation(cell, params, xs)
-
-
 def test_a_gate_that_is_shut_to_the_last_bit_keeps_nothing():
     cell, params = lstm_with_biases(f=-1000.0)
     (kept,) = saturation(cell, params, jnp.ones((3, 2))).memories
