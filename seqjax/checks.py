@@ -31,25 +31,25 @@ def size(name: str, value: int) -> None:
         raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
 
 
-def fraction(name: str, value: float) -> None:
+def fraction(name: str, value: Any) -> None:
     """Check that `value` is a rate in [0, 1): a fraction to drop, not to keep."""
     if not is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name}: expected a rate in [0, 1), got {value!r}")
 
 
-def finite_positive(name: str, value: float) -> None:
+def finite_positive(name: str, value: Any) -> None:
     """Check that `value` is a finite number above 0."""
     if not is_number(value) or not 0 < value < math.inf:  # NaN fails both comparisons
         raise ValueError(f"{name}: expected a positive number, got {value!r}")
 
 
-def not_negative(name: str, value: float) -> None:
+def not_negative(name: str, value: Any) -> None:
     """Check that `value` is a finite number of at least 0."""
     if not is_number(value) or not 0 <= value < math.inf:
         raise ValueError(f"{name}: expected a number of at least 0, got {value!r}")
 
 
-def finite(name: str, value: float) -> None:
+def finite(name: str, value: Any) -> None:
     """Check that `value` is a finite number."""
     if not is_number(value) or not math.isfinite(value):
         raise ValueError(f"{name}: expected a finite number, got {value!r}")
