@@ -118,7 +118,11 @@ SCALAR = (
         ("diagnose", {"loss": lambda ys: ys}, SCALAR.format(r"\(4, 2, 3\)", "float32")),
         ("diagnose", {"loss": lambda ys: jnp.sum(ys > 0)}, SCALAR.format(r"\(\)", "int32")),
         ("diagnose", {"loss": lambda ys: jnp.any(ys > 0)}, SCALAR.format(r"\(\)", "bool")),
-        ("diagnose", {"loss": lambda ys: jnp.sum(ys).astype(complex)}, SCALAR.format(r"\(\)", "complex64")),
+        (
+            "diagnose",
+            {"loss": lambda ys: jnp.sum(ys).astype(complex)},
+            SCALAR.format(r"\(\)", "complex"),
+        ),
     ],
 )
 def test_a_wrong_argument_raises_an_error_that_names_it(name, options, message):
