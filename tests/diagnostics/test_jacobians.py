@@ -1,5 +1,7 @@
 """Norms of products of Jacobians, their bound, and the matrices that they are made of."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import seqjax as sj
 from seqjax._tree import from_vector, to_vector
+from seqjax.cell import gates_of
 from seqjax.diagnostics import bound, factor, jacobians, matrices, spectrum
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -16,14 +19,18 @@ def inputs(*shape, scale=1.0):
     return jnp.asarray(scale * np.random.RandomState(0).standard_normal((*shape, 2)), jnp.float64)
 
 
-def final_state(cell, params, xs, start):
-    """The real vector of s_T as a function of that of s_0, by unroll."""
+@functools.partial(jax.jit, static_argnames="cell")
+def final_state(cell, params, start, vector, xs, steps):
+    """The state after the first steps of xs, from `start` with the real vector of s_0."""
+    start = from_vector(start, vector)
+    return sj.unroll(cell, params, xs, start, lengths=steps, engine="scan")[0]
 
-    def run(vector):
-        state, _ = sj.unroll(cell, params, xs, from_vector(start, vector), engine="scan")
-        return to_vector(state)
 
-    return run
+@functools.partial(jax.jit, static_argnames="cell")
+def jacobian(cell, params, start, xs, steps):
+    """The Jacobian of that state, through unroll."""
+    run = lambda vector: to_vector(final_state(cell, params, start, vector, xs, steps))
+    return jax.jacfwd(run)(to_vector(start))
 
 
 CELLS = {
@@ -43,13 +50,14 @@ CELLS = {
 def test_norms_are_those_of_the_jacobian_through_unroll(name, x64):
     cell = CELLS[name]()
     params, xs = cell.init(jax.random.key(1), 2), inputs(5)
+    s_0 = cell.initial_state(params)
     found = jacobians(cell, params, xs)
     assert found.exact
     assert list(found.lags) == [0, 1, 2, 3, 4, 5]
     for lag in range(6):
-        start, _ = sj.unroll(cell, params, xs[: 5 - lag])
-        run = final_state(cell, params, xs[5 - lag :], start)
-        J = np.asarray(jax.jacfwd(run)(to_vector(start)))
+        start = final_state(cell, params, s_0, to_vector(s_0), xs, jnp.asarray(5 - lag))
+        later = jnp.asarray(np.roll(xs, lag - 5, axis=0))
+        J = np.asarray(jacobian(cell, params, start, later, jnp.asarray(lag)))
         np.testing.assert_allclose(found.frobenius[lag, 0], np.linalg.norm(J), rtol=1e-10)
         np.testing.assert_allclose(found.spectral[lag, 0], np.linalg.norm(J, 2), rtol=1e-10)
 
@@ -149,14 +157,44 @@ def test_the_spectrum_takes_packed_gates_apart(small, monkeypatch):
     """On the host, and those of more rows than `small` on the device."""
     monkeypatch.setattr(matrices, "SMALL", small)
     found, params = matrices_of(sj.LSTM(4, recurrent_init="glorot"))
-    assert list(found) == [f"U of gate {g}" for g in "ifgo"]
-    for g, letter in enumerate("ifgo"):
-        U = np.asarray(params.recurrent_kernel)[:, 4 * g : 4 * g + 4]
-        matrix = found[f"U of gate {letter}"]
+    assert list(found) == [f"U of gate {letter}" for letter in "ifgo"]
+    blocks = np.split(np.asarray(params.recurrent_kernel), 4, axis=1)
+    for U, matrix in zip(blocks, found.values(), strict=True):
         eigenvalues = np.abs(np.linalg.eigvals(U.astype(np.float64)))
         np.testing.assert_allclose(np.asarray(matrix.radius), eigenvalues.max(), rtol=1e-6)
         squares = np.linalg.eigvalsh((U.T @ U).astype(np.float64))[::-1]
         np.testing.assert_allclose(matrix.singular_values**2, squares, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cell", "letters"),
+    [
+        (sj.LSTM(4), "ifgo"),
+        (sj.CIFG(4), "fgo"),
+        (sj.GRU(4), "rzn"),
+        (sj.SLSTM(4), "0fzo"),  # its i is no activation, and has no name
+        (sj.SLSTM(4, forget_gate="exp"), "01zo"),
+        (sj.MGU(4), "01"),  # not a gated cell
+        (sj.Elman(4), "φ"),
+    ],
+)
+def test_a_matrix_has_the_letter_of_the_gate_that_it_enters(cell, letters):
+    found, params = matrices_of(cell)
+    names = [f"U of gate {letter}" for letter in letters] if len(letters) > 1 else ["U"]
+    assert list(found) == names
+    # In a step without input each matrix is what its gate makes of h: φ(h U_g + b_g).
+    state = cell.initial_state(params)._replace(h=0.1 * jnp.arange(4.0))
+    gates = gates_of(cell, params, state, jnp.zeros(3))
+    blocks = np.split(np.asarray(params.recurrent_kernel), len(letters), axis=-1)
+    if isinstance(cell, sj.SLSTM):
+        blocks = list(np.moveaxis(np.asarray(params.recurrent_kernel)[0], 1, 0))
+    for g, letter in enumerate(letters):
+        values = np.linalg.svd(blocks[g], compute_uv=False)
+        np.testing.assert_allclose(found[names[g]].singular_values, values, rtol=1e-5)
+        if letter in "ifgozrφ":
+            φ = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh}[str(gates[letter].activation)]
+            a = state.h @ blocks[g] + params.bias.reshape(-1, 4)[g]
+            np.testing.assert_allclose(gates[letter].value, φ(a), rtol=1e-5)
 
 
 def test_the_spectrum_of_heads_diagonals_skips_and_stacks():

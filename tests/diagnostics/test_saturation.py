@@ -1,6 +1,7 @@
 """Gates are those that the step uses, and are counted where they are open and shut."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -16,34 +17,32 @@ from tests.contract.registry import LeakySum
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-F64 = {"param_dtype": jnp.float64}
+F64: Any = {"param_dtype": jnp.float64}
 
 
-class Gates(NamedTuple):
-    """The named values of a step, by what they are."""
+class Step(NamedTuple):
+    """A step from the middle of a run: its named values, and the states of the leaf cell."""
 
     gates: dict[str, jax.Array]
     units: dict[str, jax.Array]
     keep: Any
+    before: Any
+    after: Any
 
 
-def sorted_out(cell, params, found):
+@functools.partial(jax.jit, static_argnames="cell")
+def one_step(cell):
+    params = cell.init(jax.random.key(1), 3)
+    params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
+    xs = jax.random.normal(jax.random.key(2), (3, 2, 3), jnp.float64)
+    state = cell.initial_state(params, (2,), key=jax.random.key(3))
+    before, _ = jax.lax.scan(functools.partial(cell.step, params), state, xs[:-1])
+    after, _ = cell.step(params, before, xs[-1])
+    found = gates_of(cell, params, before, xs[-1])
     of = lambda kind: {name: gate.value for name, gate in found.items() if gate.activation == kind}
     (leaf,) = leaves(cell, params)
-    keep = found.get(leaf.cell.memory_path)
-    return Gates(of("sigmoid"), of("tanh"), None if keep is None else keep.value)
-
-
-def one_step(cell, in_features=3):
-    """A step from the middle of a run: the gates, the state before and the state after."""
-    params = cell.init(jax.random.key(1), in_features)
-    params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
-    xs = jax.random.normal(jax.random.key(2), (3, 2, in_features), jnp.float64)
-    state = cell.initial_state(params, (2,), key=jax.random.key(3))
-    for x in xs[:-1]:
-        state, _ = cell.step(params, state, x)
-    after, _ = cell.step(params, state, xs[-1])
-    return sorted_out(cell, params, gates_of(cell, params, state, xs[-1])), state, after
+    keep = found[leaf.cell.memory_path].value if leaf.cell.memory_path in found else None
+    return Step(of("sigmoid"), of("tanh"), keep, memory(before), memory(after))
 
 
 def memory(state):
@@ -59,6 +58,7 @@ LSTMS = {
     "LSTM": lambda: sj.LSTM(3, **F64),
     "PeepholeLSTM": lambda: sj.PeepholeLSTM(3, **F64),
     "DiagonalLSTM": lambda: sj.DiagonalLSTM(3, **F64),
+    "CIFG": lambda: sj.CIFG(3, **F64),
     "LayerNorm of an LSTM": lambda: sj.LayerNorm(sj.LSTM(3, **F64)),
     "RecurrentDropout of an LSTM": lambda: sj.RecurrentDropout(sj.LSTM(3, **F64), rate=0.5),
     "LayerNorm of Zoneout": lambda: sj.LayerNorm(
@@ -69,20 +69,13 @@ LSTMS = {
 
 @pytest.mark.parametrize("name", list(LSTMS))
 def test_the_gates_of_an_lstm_make_its_next_state(name, x64):
-    found, before, after = one_step(LSTMS[name]())
-    before, after = memory(before), memory(after)
-    g, f, i, o = found.units["g"], found.gates["f"], found.gates["i"], found.gates["o"]
-    assert_close(f * before.c + i * g, after.c)
-    assert_close(o * jnp.tanh(after.c), after.h)
-    assert_close(found.units["tanh(c)"], jnp.tanh(after.c))
-    assert found.keep is f
-
-
-def test_the_gates_of_a_cifg_make_its_next_state(x64):
-    found, before, after = one_step(sj.CIFG(3, **F64))
-    f = found.gates["f"]
-    assert_close(f * before.c + (1 - f) * found.units["g"], after.c)
-    assert_close(found.gates["o"] * found.units["tanh(c)"], after.h)
+    found = one_step(LSTMS[name]())
+    g, f, o = found.units["g"], found.gates["f"], found.gates["o"]
+    i = 1 - f if name == "CIFG" else found.gates["i"]
+    assert_close(f * found.before.c + i * g, found.after.c)
+    assert_close(o * jnp.tanh(found.after.c), found.after.h)
+    assert_close(found.units["tanh(c)"], jnp.tanh(found.after.c))
+    assert_close(found.keep, f)
 
 
 GRUS = {
@@ -91,32 +84,27 @@ GRUS = {
     "DiagonalGRU": lambda: sj.DiagonalGRU(3, **F64),
     "LayerNorm of a GRU": lambda: sj.LayerNorm(sj.GRU(3, **F64)),
     "Zoneout of a GRU": lambda: sj.Zoneout(sj.GRU(3, **F64), rate=0.0),
+    "MGU": lambda: sj.MGU(3, **F64),
+    "Zoneout of an MGU": lambda: sj.Zoneout(sj.MGU(3, **F64), rate=0.0),
 }
 
 
 @pytest.mark.parametrize("name", list(GRUS))
 def test_the_gates_of_a_gru_make_its_next_state(name, x64):
-    found, before, after = one_step(GRUS[name]())
-    z = found.gates["z"]
-    assert_close((1 - z) * found.units["n"] + z * memory(before).h, memory(after).h)
-    assert found.keep is z
-    assert set(found.gates) == {"r", "z"}
-
-
-@pytest.mark.parametrize("wrap", [lambda cell: cell, lambda cell: sj.Zoneout(cell, rate=0.0)])
-def test_the_gate_of_an_mgu_makes_its_next_state(wrap, x64):
-    found, before, after = one_step(wrap(sj.MGU(3, **F64)))
-    f = found.gates["f"]
-    assert_close((1 - f) * memory(before).h + f * found.units["h̃"], memory(after).h)
-    assert_close(found.keep, 1 - f)
+    found = one_step(GRUS[name]())
+    minimal = "MGU" in name
+    keep = 1 - found.gates["f"] if minimal else found.gates["z"]
+    candidate = found.units["h̃" if minimal else "n"]
+    assert_close((1 - keep) * candidate + keep * found.before.h, found.after.h)
+    assert_close(found.keep, keep)
+    assert set(found.gates) == ({"f"} if minimal else {"r", "z"})
 
 
 @pytest.mark.parametrize("forget_gate", ["sigmoid", "exp"])
 def test_an_slstm_keeps_its_share_of_the_weighted_mean(forget_gate, x64):
-    found, before, after = one_step(sj.SLSTM(3, forget_gate=forget_gate, **F64))
-    assert found.keep is not None
-    mean = found.keep * before.c / before.n + (1 - found.keep) * found.units["z"]
-    assert_close(found.gates["o"] * mean, after.h)
+    found = one_step(sj.SLSTM(3, forget_gate=forget_gate, **F64))
+    mean = found.keep * found.before.c / found.before.n + (1 - found.keep) * found.units["z"]
+    assert_close(found.gates["o"] * mean, found.after.h)
     assert ("f" in found.gates) == (forget_gate == "sigmoid")
 
 
@@ -124,27 +112,25 @@ def test_an_slstm_keeps_its_share_of_the_weighted_mean(forget_gate, x64):
     "cell", [sj.MinGRU(3, **F64), sj.MinLSTM(3, **F64), sj.RGLRU(3, **F64), sj.LRU(3, **F64)]
 )
 def test_a_linear_cell_keeps_by_the_modulus_of_its_coefficient(cell, x64):
-    found, _, _ = one_step(cell)
     params = cell.init(jax.random.key(1), 3)
     params = jax.tree.map(lambda p: p + 0.3 * jnp.sin(jnp.arange(p.size)).reshape(p.shape), params)
     x = jax.random.normal(jax.random.key(2), (3, 2, 3), jnp.float64)[-1]
-    step = lambda h: cell.step(params, type(cell.initial_state(params))(h), x)[0].h
-    h = memory(cell.initial_state(params, (2,))).h
-    assert_close(found.keep, jnp.abs(step(h + 1) - step(h)))
+    h = cell.initial_state(params, (2,)).h
+    step = jax.jit(lambda h: cell.step(params, type(cell.initial_state(params))(h), x)[0].h)
+    assert_close(one_step(cell).keep, jnp.abs(step(h + 1) - step(h)))
 
 
 def test_simple_networks_show_their_units_and_other_cells_nothing(x64):
-    found, _, after = one_step(sj.Elman(3, **F64))
-    assert_close(found.units["φ"], after.h)
-    found, _, after = one_step(sj.Elman(3, activation="sigmoid", **F64))
-    assert_close(found.gates["φ"], after.h)
-    found, before, after = one_step(sj.Elman(3, leak=0.25, **F64))
-    assert found.keep is not None
-    assert_close(found.keep * before.h + 0.25 * found.units["φ"], after.h)
-    found, _, after = one_step(sj.PreActivationRNN(3, **F64))
-    assert_close(found.units["φ"], jnp.tanh(after.h))
+    found = one_step(sj.Elman(3, **F64))
+    assert_close(found.units["φ"], found.after.h)
+    found = one_step(sj.Elman(3, activation="sigmoid", **F64))
+    assert_close(found.gates["φ"], found.after.h)
+    found = one_step(sj.Elman(3, leak=0.25, **F64))
+    assert_close(found.keep * found.before.h + 0.25 * found.units["φ"], found.after.h)
+    found = one_step(sj.PreActivationRNN(3, **F64))
+    assert_close(found.units["φ"], jnp.tanh(found.after.h))
     for cell in (sj.IRNN(3, **F64), LeakySum(3, jnp.float64)):
-        assert one_step(cell)[0] == ({}, {}, None)
+        assert one_step(cell)[:3] == ({}, {}, None)
 
 
 @dataclasses.dataclass(frozen=True)

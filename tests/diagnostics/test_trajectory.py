@@ -84,6 +84,9 @@ def test_a_sample_is_the_last_of_each_of_equal_parts(count, most, expected):
     assert list(evenly(count, most)) == expected
 
 
+jitted = jax.jit(norms)
+
+
 @pytest.mark.parametrize("size", [1e-36, 1e-30, 1e-15, 1e-10, 1.0, 1e15, 1e30, 1e37])
 def test_norms_neither_overflow_nor_vanish_where_squares_do(size):
     x = np.random.RandomState(0).standard_normal((3, 4, 5))
@@ -92,7 +95,7 @@ def test_norms_neither_overflow_nor_vanish_where_squares_do(size):
     leaves = {"a": jnp.asarray(size * x, jnp.float32), "b": jnp.ones(3), "c": jnp.zeros((0, 2))}
     expected = [size * np.linalg.norm(x), 3**0.5, 0]
     np.testing.assert_allclose(norms(leaves), expected, rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(norms)(leaves), expected, rtol=1e-6)
+    np.testing.assert_allclose(jitted(leaves), expected, rtol=1e-6)
 
 
 def test_norms_of_nothing_zero_and_infinity():
