@@ -10,12 +10,9 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import seqjax as sj
-from seqjax.cells.elman import ElmanParams, ElmanState
 from seqjax.diagnostics import flow as by_lag_of
-from tests import oracles
 from tests.contract.cases import CAUSAL, covering
 from tests.contract.registry import IN_FEATURES, REGISTRY
-from tests.oracles import Gate
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -61,95 +58,53 @@ def test_the_terms_of_all_lags_sum_to_the_gradient_for_every_cell(name, x64, key
     np.testing.assert_allclose(jnp.sum(flow.total_shares), 1, rtol=1e-12)
 
 
-def elman_problem(time):
-    """A tanh network without batch, its inputs, its start, and ∂L_t/∂s_t of a loss."""
-    weights = Gate(0.6 * numbers(2, 3), 0.6 * numbers(3, 3, seed=2), 0.6 * numbers(3, seed=3))
-    return weights, numbers(time, 2, seed=4), numbers(3, seed=5), numbers(time, 3, seed=6)
-
-
-def flow_of_elman(time, **options):
-    weights, x, s_0, loss_gradients = elman_problem(time)
-    cell = sj.Elman(3, param_dtype=jnp.float64)
-    params = ElmanParams(*(jnp.asarray(w) for w in weights))
-    loss = lambda ys: jnp.sum(ys * loss_gradients)
-    return by_lag_of(cell, params, jnp.asarray(x), loss, ElmanState(jnp.asarray(s_0)), **options)
-
-
-@pytest.mark.parametrize("time", [1, 5])
-def test_each_lag_is_the_part_of_the_double_sum_with_that_lag(time, x64):
-    flow = flow_of_elman(time)
-    weights, x, s_0, loss_gradients = elman_problem(time)
-    for lag in range(time):
-        k_of_lag = lambda t, lag=lag: [t - lag] if t > lag else []
-        part = oracles.double_sum(weights, "tanh", x, s_0, loss_gradients, starts=k_of_lag)
-        ours = jax.tree.map(lambda leaf, lag=lag: leaf[lag], flow.by_lag)
-        assert_trees_close(tuple(ours), tuple(part), rtol=1e-11, atol=1e-13)
-    # A state that came in as data owes nothing to the weights.
-    assert_trees_close(tuple(leaf[time] for leaf in flow.by_lag), (0, 0, 0), atol=0)
-
-
-def test_the_norms_of_states_are_those_of_the_products_of_jacobians(x64):
-    time = 5
-    flow = flow_of_elman(time)
-    weights, x, s_0, loss_gradients = elman_problem(time)
-    s = [s_0, *oracles.elman(weights, "tanh", x, s_0)]
-    a = [weights(x[t], s[t]) for t in range(time)]  # a[t] is that of step t, which starts from s[t]
-    expected = np.zeros((time, time))
-    for t in range(time):
-        row = loss_gradients[t]
-        for k in range(t, -1, -1):
-            row = row @ oracles.jacobian("tanh", a[k], weights.U)
-            expected[t, k] = np.linalg.norm(row)
-    np.testing.assert_allclose(flow.state_norms, expected, **ROUNDING)
-    for t in range(time):
-        by_lag = [0, *expected[t, t::-1], *[0] * (time - t - 1)]
-        np.testing.assert_allclose(flow.lag_norms[t], by_lag, **ROUNDING)
-    mean_of_lag_2 = np.mean([expected[t, t - 1] for t in range(1, time)])
-    np.testing.assert_allclose(flow.mean_norms()[2], mean_of_lag_2, rtol=1e-12)
-
-
-def jacobian_of(function, at):
-    return np.asarray(jax.jacfwd(function)(at))
-
-
 @pytest.mark.parametrize("time", [1, 4])
 def test_each_lag_of_an_lstm_with_a_learned_state_is_a_product_of_jacobians(time, x64):
     """Step by step: ravelled params θ, ravelled state s, ∂⁺ by holding the other fixed."""
     cell = sj.LearnedState(sj.LSTM(2, param_dtype=jnp.float64))
     params = cell.init(jax.random.key(1), 2)
     params = jax.tree.map(lambda p: p + 0.3 * jnp.cos(jnp.arange(p.size)).reshape(p.shape), params)
-    x, g = numbers(time, 2), numbers(time, 2, seed=2)
+    x, g = jnp.asarray(numbers(time, 2)), numbers(time, 2, seed=2)
     θ, unravel = ravel_pytree(params)
-    s_0, unravel_state = ravel_pytree(cell.initial_state(params))
+    s, unravel_state = ravel_pytree(cell.initial_state(params))
 
+    @jax.jit
     def step(θ, s, x_t):
-        after, y = cell.step(unravel(θ), unravel_state(s), jnp.asarray(x_t))
+        after, y = cell.step(unravel(θ), unravel_state(s), x_t)
         return ravel_pytree(after)[0], y
 
     jacobian = jax.jit(jax.jacfwd(step, argnums=(0, 1)))
-    s, from_θ, from_s, y_from_θ, y_from_s = s_0, [], [], [], []
+    start_from_θ = jax.jacfwd(lambda θ: ravel_pytree(cell.initial_state(unravel(θ)))[0])(θ)
+    expected, norms = np.zeros((time + 1, θ.size)), np.zeros((time, time))
+    from_θ, from_s = [], []
     for t in range(time):
-        (s_θ, s_s), (y_θ, y_s) = jacobian(θ, s, x[t])
-        from_θ.append(np.asarray(s_θ))
-        from_s.append(np.asarray(s_s))
-        y_from_θ.append(np.asarray(y_θ))
-        y_from_s.append(np.asarray(y_s))
-        s, _ = step(θ, s, x[t])
-    start_from_θ = jacobian_of(lambda θ: ravel_pytree(cell.initial_state(unravel(θ)))[0], θ)
-    expected = np.zeros((time + 1, θ.size))
-    for t in range(time):
-        expected[0] += g[t] @ y_from_θ[t]
-        row = g[t] @ y_from_s[t]
+        (s_θ, s_s), (y_θ, y_s) = jax.tree.map(np.asarray, jacobian(θ, s, x[t]))
+        expected[0] += g[t] @ y_θ
+        row = g[t] @ y_s
+        norms[t, t] = np.linalg.norm(row)
         for k in range(t - 1, -1, -1):
             expected[t - k] += row @ from_θ[k]
             row = row @ from_s[k]
+            norms[t, k] = np.linalg.norm(row)
         expected[t + 1] += row @ start_from_θ
+        from_θ.append(s_θ)
+        from_s.append(s_s)
+        s, _ = step(θ, s, x[t])
 
-    flow = by_lag_of(cell, params, jnp.asarray(x), lambda ys: jnp.sum(ys * g))
-    for lag in range(time + 1):
-        term = jax.tree.map(lambda leaf, lag=lag: leaf[lag], flow.by_lag)
-        ours, _ = ravel_pytree(term)
-        np.testing.assert_allclose(ours, expected[lag], **ROUNDING)
+    loss = lambda ys: jnp.sum(ys * g)
+    flow = by_lag_of(cell, params, x, loss)
+    ours = np.concatenate([leaf.reshape(time + 1, -1) for leaf in jax.tree.leaves(flow.by_lag)], 1)
+    np.testing.assert_allclose(ours, expected, **ROUNDING)
+    np.testing.assert_allclose(flow.state_norms, norms, **ROUNDING)
+    for t in range(time):
+        by_lag = np.concatenate([[0], norms[t, t::-1], np.zeros(time - t - 1)])
+        np.testing.assert_allclose(flow.lag_norms[t], by_lag, **ROUNDING)
+    means = [0.0, *(float(np.diagonal(norms, -n).mean()) for n in range(time))]
+    np.testing.assert_allclose(flow.mean_norms(), means, rtol=1e-12)
+    # A state that comes in as data owes nothing to the params.
+    given = by_lag_of(cell, params, x, loss, cell.initial_state(params))
+    assert_trees_close(given.by_lag.cell, flow.by_lag.cell, **ROUNDING)
+    assert not np.any(ravel_pytree(given.by_lag._replace(cell=()))[0])
 
 
 def problem(batch=(), time=6, dtype: Any = jnp.float64):
@@ -205,15 +160,12 @@ def test_a_sample_of_steps_and_rows_is_exact_for_the_loss_of_these(x64):
     assert every_step.exact
     assert list(every_step.rows) == [0, 1, 3]
     np.testing.assert_allclose(flow.state_norms, every_step.state_norms[np.array([2, 5])])
-
-
-def test_a_loss_at_the_last_step_is_exact_from_that_step_alone(x64):
-    cell, params, xs = problem((2,))
+    # A loss at the last step is exact from that step alone.
     loss = lambda ys: jnp.sum(jnp.sin(ys[-1]))
-    flow = by_lag_of(cell, params, xs, loss, times=1)
-    assert flow.exact
-    assert list(flow.times) == [5]
-    assert_trees_close(sum_over_lags(flow), gradient(cell, params, xs, loss), **ROUNDING)
+    last = by_lag_of(cell, params, xs, loss, times=1)
+    assert last.exact
+    assert list(last.times) == [5]
+    assert_trees_close(sum_over_lags(last), gradient(cell, params, xs, loss), **ROUNDING)
 
 
 def test_long_sequences_are_sampled_and_large_gradients_not_kept(monkeypatch, x64):
@@ -260,20 +212,15 @@ def test_a_gradient_that_is_too_large_to_square_has_its_norm():
     np.testing.assert_allclose(jnp.sum(flow.total_shares), 1, rtol=1e-5)
 
 
-def test_reach_counts_from_the_last_lag_that_matters(x64):
-    flow = flow_of_elman(5)
-    rest = jnp.asarray([0.5, 0.001, 0.2, 0.009, 0.0, 0.0])
-    flow = flow._replace(total_rest=rest)
-    assert flow.reach() == 3
-    assert flow.reach(0.3) == 1
-    assert flow.reach(0.6) == 0
-    assert flow._replace(total_rest=rest + 1).reach() == 5
-
-
-def test_the_table_says_what_it_shows(x64):
-    text = str(flow_of_elman(5))
-    rows = [line.split() for line in text.splitlines()]
+def test_reach_counts_from_the_last_lag_that_matters_and_the_table_says_what_it_shows(x64):
+    flow = by_lag_of(*problem((2,), time=5), weighted)
+    rows = [line.split() for line in str(flow).splitlines()]
     assert [row[0] for row in rows[1:-1]] == ["0", "1", "2", "4", "5"]
     assert rows[-2][2] == "100.0%"
-    assert "exact: every step" in text
-    assert "a sample: the loss at steps 1, 4, rows 0 of the batch" in str(flow_of_elman(5, times=2))
+    assert "exact: every step" in str(flow)
+    sample = flow._replace(exact=False, times=np.array([1, 4]), rows=np.array([0]))
+    assert sample.seen == "a sample: the loss at steps 1, 4, rows 0 of the batch"
+    rest = jnp.asarray([0.5, 0.001, 0.2, 0.009, 0.0, 0.0])
+    flow = flow._replace(total_rest=rest)
+    assert [flow.reach(), flow.reach(0.3), flow.reach(0.6)] == [3, 1, 0]
+    assert flow._replace(total_rest=rest + 1).reach() == 5
