@@ -15,11 +15,10 @@ from seqjax.diagnostics.terms import terms_by_lag
 from seqjax.diagnostics.trajectory import (
     Trajectory,
     as_rows,
-    check_finite,
     check_sizes,
     evenly,
+    finite_walk,
     not_finite,
-    walk,
 )
 
 FULL_RESOLUTION = 512 * 64
@@ -164,8 +163,7 @@ def flow(
     (True, True)
     """
     check_sizes("flow", times=times, rows=rows)
-    path = walk("flow", cell, params, xs, state, key)
-    check_finite("flow", path)
+    path = finite_walk("flow", cell, params, xs, state, key)
     injected = injections("flow", path, loss)
     bad = first_bad_injection(injected)
     if bad is not None:

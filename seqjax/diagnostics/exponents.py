@@ -15,10 +15,9 @@ from seqjax.cell import Cell, Params, State
 from seqjax.diagnostics.products import orthonormal
 from seqjax.diagnostics.trajectory import (
     Trajectory,
-    check_finite,
     check_sizes,
+    finite_walk,
     step_vector,
-    walk,
 )
 from seqjax.numerics import one_by_one
 
@@ -80,11 +79,10 @@ def lyapunov(
     >>> print(jnp.exp(lyapunov(cell, params, jnp.zeros((9, 2)), state, count=2).exponents))
     [[0.5 0.5]]
     """
-    check_sizes("lyapunov", count=count, rows=rows)
+    check_sizes("lyapunov", count=count)
     if align is not None:
         checks.size("lyapunov: align", align)
-    path = walk("lyapunov", cell, params, xs, state, key)
-    check_finite("lyapunov", path)
+    path = finite_walk("lyapunov", cell, params, xs, state, key, rows)
     time = path.xs.shape[0]
     if time == 0:
         raise ValueError(f"lyapunov: xs has shape {jnp.shape(xs)}; expected at least 1 step")
@@ -93,7 +91,7 @@ def lyapunov(
         raise ValueError(
             f"lyapunov: align: expected fewer than the {time} steps of xs, got {align}"
         )
-    return exponents_of(cell, params, path.at_most(rows), count, align)
+    return exponents_of(cell, params, path, count, align)
 
 
 def exponents_of(

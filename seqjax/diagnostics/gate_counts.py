@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from seqjax.cell import Cell, Params, State, gates_of, leaves, run_layers
-from seqjax.diagnostics.trajectory import check_finite, check_not_empty, check_sizes, walk
+from seqjax.diagnostics.trajectory import check_not_empty, finite_walk
 from seqjax.plan import Plan
 
 BINS = 20
@@ -108,11 +108,8 @@ def saturation(
     >>> [(v.name, v.open) for v in found.values if v.gate]
     [('f', 1.0), ('i', 0.0), ('o', 0.0)]
     """
-    check_sizes("saturation", rows=rows)
-    path = walk("saturation", cell, params, xs, state, key)
+    path = finite_walk("saturation", cell, params, xs, state, key, rows)
     check_not_empty("saturation", path)
-    check_finite("saturation", path)
-    path = path.at_most(rows)
     return counted(cell, params, watch(cell, params, path.start, path.xs))
 
 

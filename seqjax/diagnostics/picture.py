@@ -1,4 +1,4 @@
-"""One figure of a report; imported only to draw, since it needs matplotlib."""
+"""Draw a report as one figure; imported only to draw, since it needs matplotlib."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 MOST_LINES = 8
-"""Panels with a line or a row for each layer show no more than this many."""
+"""How many lines a panel with one for each leaf, matrix or gate shows at most."""
 
 
 def picture(report: Any) -> Figure:
-    """Six panels: gradient by lag, Jacobians and bound, contributions, exponents, matrices, gates."""
+    """Draw six panels: gradient by lag, Jacobians and bound, truncation, exponents, matrices, gates."""
     figure = Figure(figsize=(13, 7.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, 3).ravel()
     for panel, draw in zip(
-        panels, (_gradient, _jacobians, _contributions, _exponents, _matrices, _gates), strict=True
+        panels, (_gradient, _jacobians, _truncation, _exponents, _matrices, _gates), strict=True
     ):
         draw(panel, report)
         panel.spines[["top", "right"]].set_visible(False)
@@ -45,7 +45,7 @@ def _jacobians(panel: Any, report: Any) -> None:
     _legend(panel)
 
 
-def _contributions(panel: Any, report: Any) -> None:
+def _truncation(panel: Any, report: Any) -> None:
     flow = report.flow
     leaves = jax.tree_util.tree_leaves_with_path(flow.rest)
     for place, rest in leaves[:MOST_LINES]:
@@ -90,7 +90,7 @@ def _gates(panel: Any, report: Any) -> None:
 
 
 def _log_line(panel: Any, x: np.ndarray, y: np.ndarray, **style: Any) -> None:
-    """A line on a logarithmic axis, without what has no logarithm."""
+    """Draw a line on a logarithmic axis, without points that have no logarithm."""
     drawn = np.isfinite(y) & (y > 0)
     panel.plot(x[drawn], y[drawn], **style)
     if np.any(drawn):
@@ -98,6 +98,6 @@ def _log_line(panel: Any, x: np.ndarray, y: np.ndarray, **style: Any) -> None:
 
 
 def _legend(panel: Any) -> None:
-    """Where there is anything to name."""
+    """Add a legend if any line has a name."""
     if panel.get_legend_handles_labels()[1]:
         panel.legend(fontsize=8, frameon=False)

@@ -15,11 +15,10 @@ from seqjax import checks
 from seqjax._tree import to_vector
 from seqjax.cell import Cell, Params, State, leaves
 from seqjax.diagnostics.trajectory import (
-    check_finite,
     check_params_alone,
     check_sizes,
+    finite_walk,
     step_vector,
-    walk,
 )
 from seqjax.numerics import accumulator, one_by_one
 
@@ -94,16 +93,14 @@ def jacobians(
     >>> print(state.spectral[:, 0], state.bound)
     [1.    0.5   0.25  0.125] [1.    0.5   0.25  0.125]
     """
-    check_sizes("jacobians", lags=lags, probes=probes, rows=rows)
+    check_sizes("jacobians", lags=lags, probes=probes)
     if end is not None:
         checks.size("jacobians: end", end)
-    path = walk("jacobians", cell, params, xs, state, key)
-    check_finite("jacobians", path)
+    path = finite_walk("jacobians", cell, params, xs, state, key, rows)
     time, size = path.xs.shape[0], path.entries
     end = time - 1 if end is None else end
     if end >= time:
         raise ValueError(f"jacobians: end: expected a step below the {time} of xs, got {end}")
-    path = path.at_most(rows)
     reach = end + 1 if lags is None else min(lags, end + 1)
     if probes is None:
         probes = size if size <= FULL_STATE else PROBES

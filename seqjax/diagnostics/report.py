@@ -152,13 +152,24 @@ def diagnose(
         few = path.take_rows(sample[1])
         begun = _begin(cell, params, few)
     flow, jacobians = _look_back(cell, params, few, injected, sample, key, state is None)
-    parts = _parts(cell, params, flow, jacobians, *begun)
+    # The host computes the spectrum, while the device is busy.
+    spectrum = spectrum_of("diagnose", cell, params)
+    # A cell with a bound has a single matrix, U.
+    norm = spectrum.matrices[0].singular_values[0] if spectrum.matrices else None
+    jacobians = jacobians._replace(bound=bound_of(cell, params, jacobians.lags, norm))
+    lyapunov, watched = begun
+    report = about(
+        flow=flow,
+        jacobians=jacobians,
+        lyapunov=lyapunov,
+        spectrum=spectrum,
+        saturation=counted(cell, params, watched),
+        statistics=None if opt_state is None else optim.statistics(opt_state),
+    )
     leaf = first_bad_gradient(flow)
     if leaf is not None:
         return about((words.of_the_derivative(leaf),))
-    statistics = None if opt_state is None else optim.statistics(opt_state)
-    said = words.all_of(cell, params, steps, statistics, **parts)
-    return about(said, statistics=statistics, **parts)
+    return dataclasses.replace(report, sentences=words.all_of(report, params))
 
 
 def sample_size(batch: int, rows: int) -> tuple[int, int]:
@@ -208,22 +219,3 @@ def _look_back(
     lags = np.arange(time + 1)
     flow = Flow(lags, by_lag=None, ends=ends, times=times, rows=rows, exact=exact, **found)
     return flow, Jacobians(ends, frobenius, spectral, None, time - 1, m == size, m)
-
-
-def _parts(
-    cell: Cell, params: Params, flow: Flow, jacobians: Jacobians, lyapunov: Lyapunov, watched: Any
-) -> dict[str, Any]:
-    """Collect the parts by their names in a `Report`.
-
-    The host computes the spectrum, without waiting for the device.
-    """
-    spectrum = spectrum_of("diagnose", cell, params)
-    # A cell with a bound has a single matrix, U.
-    norm = spectrum.matrices[0].singular_values[0] if spectrum.matrices else None
-    return {
-        "flow": flow,
-        "jacobians": jacobians._replace(bound=bound_of(cell, params, jacobians.lags, norm)),
-        "lyapunov": lyapunov,
-        "spectrum": spectrum,
-        "saturation": counted(cell, params, watched),
-    }

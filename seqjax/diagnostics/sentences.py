@@ -45,28 +45,18 @@ class Sentence(NamedTuple):
         return self.text if self.advice is None else f"{self.text} Try {self.advice}."
 
 
-def all_of(
-    cell: Cell,
-    params: Params,
-    steps: int,
-    statistics: Statistics | None,
-    *,
-    flow: Flow,
-    jacobians: Jacobians,
-    lyapunov: Lyapunov,
-    spectrum: Spectrum,
-    saturation: Saturation,
-) -> tuple[Sentence, ...]:
-    """Put the parts of a report into words, the gradient first."""
+def all_of(report: Any, params: Params) -> tuple[Sentence, ...]:
+    """Put the parts of a `Report` into words, the gradient first."""
+    gates, cell, steps = report.saturation, report.cell, report.steps
     sentences = (
-        of_the_gradient(flow, cell, params, saturation),
-        of_the_reach(flow),
-        of_lyapunov(lyapunov),
-        of_the_weights(spectrum, jacobians),
-        *of_the_memories(saturation, cell, params, steps),
-        *of_saturated_gates(saturation),
-        *of_saturated_units(saturation),
-        *of_the_optimizer(statistics),
+        of_the_gradient(report.flow, cell, params, gates),
+        of_the_reach(report.flow),
+        of_lyapunov(report.lyapunov),
+        of_the_weights(report.spectrum, report.jacobians),
+        *of_the_memories(gates, cell, params, steps),
+        *of_saturated_gates(gates),
+        *of_saturated_units(gates),
+        *of_the_optimizer(report.statistics),
     )
     return tuple(sentence for sentence in sentences if sentence is not None)
 

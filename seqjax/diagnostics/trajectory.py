@@ -59,10 +59,6 @@ class Trajectory(NamedTuple):
         start, (before, after, xs, ys) = _taken(self.start, in_time, np.asarray(rows, np.int32))
         return Trajectory(start, before, after, xs, ys, self.batch_shape)
 
-    def at_most(self, rows: int | None) -> "Trajectory":
-        """Select at most so many rows, evenly spaced; None selects all."""
-        return self.take_rows(evenly(self.xs.shape[1], rows))
-
 
 @jax.jit  # each gather compiled on its own would take as long as all together
 def _taken(start: Any, in_time: Any, rows: Array) -> tuple[Any, Any]:
@@ -198,11 +194,22 @@ def not_finite(name: str, tree: Any) -> list[str]:
     ]
 
 
-def check_finite(name: str, path: Trajectory) -> None:
-    """Raise a ValueError that names the first state which is not finite."""
+def finite_walk(
+    name: str,
+    cell: Cell,
+    params: Params,
+    xs: ArrayLike,
+    state: State,
+    key: Array | None,
+    rows: int | None = None,
+) -> Trajectory:
+    """`walk`, and select at most so many rows, evenly spaced; raise if any state is not finite."""
+    check_sizes(name, rows=rows)
+    path = walk(name, cell, params, xs, state, key)
     found = first_non_finite(path)
     if found is not None:
         raise ValueError(f"{name}: {found}; expected a run whose states are all finite")
+    return path.take_rows(evenly(path.xs.shape[1], rows))
 
 
 def check_not_empty(name: str, path: Trajectory) -> None:
