@@ -25,7 +25,7 @@ _hook = jaxtyping.install_import_hook("seqjax", "beartype.beartype")
 import jax  # noqa: E402 - the hook above must come first
 import pytest  # noqa: E402 - as above
 
-MOST_MAPS = 30_000
+MOST_MAPS = 50_000
 """Maps of memory at which a process forgets its compiled programs."""
 
 _tests = itertools.count(1)
@@ -38,7 +38,7 @@ def programs_leave_room_for_more() -> Iterator[None]:
     """
     yield
     maps = Path("/proc/self/maps")  # of Linux; others have no such limit
-    if next(_tests) % 64 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+    if next(_tests) % 32 == 0 and maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-IN_MAKE_TEST = {"test_generate", "test_layers", "test_readout", "test_suites", "test_train"}
+IN_MAKE_TEST = {"test_layers", "test_readout", "test_suites"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

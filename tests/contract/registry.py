@@ -232,15 +232,13 @@ REGISTRY: dict[str, Entry] = {
     ),
 }
 
+# The last three hold PreActivationRNN, ClockworkRNN, noise and a user's cell with a clock.
 REPRESENTATIVE = {
-    "PreActivationRNN",
     "LSTM",
     "GRU",
     "ChoGRU",
     "LRU",
     "SLSTM with heads",
-    "ClockworkRNN",
-    "a user's cell with a clock",
     "Zoneout of LayerNorm",
     "LearnedState",
     "a deep stack with noise",

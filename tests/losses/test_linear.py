@@ -1,5 +1,7 @@
 """The readout and its loss in one: beside the logits written out, and PyTorch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from jax.test_util import check_grads
 
 from seqjax import losses
 from seqjax.losses import linear
+
+full = functools.partial(pytest.param, marks=pytest.mark.full)
 
 
 @pytest.fixture
@@ -54,7 +58,10 @@ def temporary_bytes(gradient, weights):
     return analysis.temp_size_in_bytes
 
 
-@pytest.mark.parametrize("shape", [(7, 3), (7,), (), (1, 1), (0, 3), (7, 0), (4, 3, 2)])
+SHAPES = [(7, 3), (), (0, 3), *(full(shape) for shape in [(7,), (1, 1), (7, 0), (4, 3, 2)])]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("masked", [False, True])
 def test_it_is_the_cross_entropy_of_the_logits(pieces, shape, masked):
     *weights, targets, mask = problem(shape)
@@ -72,7 +79,7 @@ def test_how_many_pieces_there_are_changes_nothing(monkeypatch):
     for most in (1, 200, 10**6):
         monkeypatch.setattr(linear, "LOGITS", most)
         loss = loss_of(losses.linear_cross_entropy, targets, mask)
-        found.append(jax.grad(loss, has_aux=True)(tuple(weights)))
+        found.append(jax.jit(jax.grad(loss, has_aux=True))(tuple(weights)))
     for other in found[1:]:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found[0], other

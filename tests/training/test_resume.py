@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import jax
+import pytest
 
 import seqjax as sj
 from seqjax.training import read_log
@@ -90,10 +91,11 @@ def numbers(directory: Path) -> list[dict]:
     ]
 
 
-def test_a_run_that_is_killed_and_interrupted_goes_on_bit_for_bit(tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.full)])
+def test_a_run_that_is_killed_and_interrupted_goes_on_bit_for_bit(tmp_path, kills):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     beside, moments = start(unbroken), random.Random(0)
-    for _ in range(2):
+    for _ in range(kills):
         process = start(broken)
         wait_for_checkpoint(process, broken)
         time.sleep(moments.uniform(0.0, 0.1))

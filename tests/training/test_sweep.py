@@ -89,6 +89,7 @@ for across in ("map", "vmap"):
 """
 
 
+@pytest.mark.full
 def test_two_devices_share_an_odd_number_of_trainings(tmp_path, alone):
     command = [sys.executable, "-c", DEVICES, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
