@@ -13,10 +13,10 @@ NEWEST ?= $(call find_python,python3.12 python3.13 $(wildcard $(HOME)/.pyenv/ver
 comma := ,
 
 # Compile quickly, as `make test` runs most programs once on a few numbers; `make test-all` compiles as users do.
-# XLA ends on a flag that it does not know, so the flag is tried first.
-emitters := --xla_cpu_use_fusion_emitters=false
+# XLA ends on a flag that it does not know, so the flags are tried first.
+flags := --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 quick = JAX_DISABLE_MOST_OPTIMIZATIONS=1 XLA_FLAGS="$${XLA_FLAGS:-} $(shell \
-	XLA_FLAGS=$(emitters) $(BIN)/python -c 'import jax; jax.devices("cpu")' >/dev/null 2>&1 && echo $(emitters))"
+	XLA_FLAGS="$(flags)" $(BIN)/python -c 'import jax; jax.devices("cpu")' >/dev/null 2>&1 && echo $(flags))"
 
 VENV := .venv
 BIN := $(VENV)/bin

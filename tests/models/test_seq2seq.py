@@ -45,9 +45,9 @@ KINDS = pytest.mark.parametrize(
     ("attention", "feeding"),
     [
         (AdditiveAttention(3), True),
-        (MultiplicativeAttention(), False),
+        pytest.param(MultiplicativeAttention(), False, marks=pytest.mark.full),
         (None, True),
-        (None, False),
+        pytest.param(None, False, marks=pytest.mark.full),
     ],
     ids=["additive, fed", "multiplicative", "cho", "sutskever"],
 )
